@@ -1,0 +1,3 @@
+"""Index the headers of FITS files, wherever they lie."""
+
+__version__ = "0.1.0"
