@@ -1,20 +1,234 @@
-"""Sizes and shapes of FITS units: the arithmetic of the FITS Standard 4.0, and nothing else.
+"""Header and data units: where they end, and what shape they are (FITS Standard 4.0, sections 3 and 4.4.1).
 
-Knows no I/O and no storage.
+The arithmetic of the Standard on the bytes of one header. Knows no I/O and no storage.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
+from crawler.errors import CorruptError
+
 BLOCK = 2880
-"""Bytes in a FITS block (FITS Standard 4.0, section 3.1)."""
+"""Bytes in a FITS block (section 3.1)."""
 
 CARD = 80
-"""Bytes in a card image (FITS Standard 4.0, section 3.3.1)."""
+"""Bytes in a card image (section 3.3.1)."""
 
 INT64_MAX = 2**63 - 1
-"""Largest offset that the catalogue can hold; also the largest file any known store can hold."""
+"""Largest offset that the catalogue can hold, and the largest that any known store can."""
+
+MAX_NAXIS = 999
+"""Largest NAXIS that the Standard allows (section 4.4.1.1)."""
+
+_KEYWORD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+# Free format (section 4.2): blanks, then the token, which ends at a blank, the comment's slash, or the card's end.
+# At most 70 bytes follow the value indicator, so the match is bounded.
+_VALUE = re.compile(rb" *('(?:[^']|'')*'|[^ /\x00']+)")
+_INTEGER = re.compile(r"[+-]?\d+\.?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Hdu:
+    """One header and data unit, where it lies and what shape it is.
+
+    All offsets are bytes from the start of the file; of the decompressed stream where the file is compressed.
+
+    Attributes
+    ----------
+    index : int
+        0 is the primary.
+    kind : str
+        ``primary``, ``groups``, or the value of XTENSION as written.
+    header_offset, header_size : int
+        First byte, and length in whole blocks.
+    data_offset, data_size : int
+        First byte (the end of the header), and length in bytes without padding; 0 for none.
+    bitpix : int
+    shape : tuple of int
+        NAXIS1, NAXIS2, ... in this order; empty for NAXIS = 0.
+    pcount, gcount : int
+        As written, or the Standard's defaults 0 and 1.
+    header : bytes
+        Card images from the first up to, not including, END; a multiple of 80 bytes.
+    """
+
+    index: int
+    kind: str
+    header_offset: int
+    header_size: int
+    data_offset: int
+    data_size: int
+    bitpix: int
+    shape: tuple[int, ...]
+    pcount: int
+    gcount: int
+    header: bytes
+
+    @property
+    def end(self) -> int:
+        """One past the last byte of the data unit, padding included: where the next HDU begins."""
+        return self.data_offset + padded(self.data_size)
 
 
 def padded(size: int) -> int:
     """Return ``size`` bytes rounded up to whole blocks."""
     return -(-size // BLOCK) * BLOCK
+
+
+def find_end(data: bytes, base: int, start: int) -> int:
+    """Return where the END card of a header lies in ``data``, or -1.
+
+    END counts only on a card boundary, and only where no further keyword character follows it (``ENDTIME`` is
+    no END). What else its card holds is not looked at: real files have NULs and text there, although the
+    Standard wants blanks (section 4.4.1.1).
+
+    Parameters
+    ----------
+    data : bytes
+        Bytes of the file, the header's among them; need not end with a whole card.
+    base : int
+        Index of the header's first card.
+    start : int
+        Index of the card from which to look.
+    """
+    at = data.find(b"END", start)
+    while at >= 0:
+        if (at - base) % CARD == 0:
+            if at + 3 == len(data):
+                return -1
+            if data[at + 3] not in _KEYWORD_BYTES:
+                return at
+        at = data.find(b"END", at + 3)
+    return -1
+
+
+class Structure:
+    """The structural keywords of one header (section 4.4.1).
+
+    Where one is written twice the last counts: the Standard calls the value indeterminate, and astropy's
+    ``fits.open``, which most files were tested with, takes the last.
+
+    Parameters
+    ----------
+    header : bytes
+        Card images up to END.
+    offset : int
+        Of the header in the file, for messages.
+    """
+
+    def __init__(self, header: bytes, offset: int) -> None:
+        self._offset = offset
+        self._header = header
+        # Columns 1 to 9, value indicator included -> where the card lies. One pass over the cards costs less than
+        # a search for each keyword, and a later duplicate takes the place of an earlier one.
+        self._cards = {header[at : at + 9]: at for at in range(0, len(header), CARD)}
+        if b"NAXIS   =" not in self._cards:  # lower-case keywords are not FITS, but exist
+            self._cards = {key.upper(): at for key, at in self._cards.items()}
+
+    def _token(self, keyword: str) -> str | None:
+        """Return the value field's token as written; None where the card or its value is missing."""
+        at = self._cards.get(keyword.ljust(8).encode("ascii") + b"=")
+        if at is None:
+            return None
+        token = _VALUE.match(self._header, at + 9, at + CARD)
+        return token.group(1).decode("latin-1") if token else None
+
+    def integer(self, keyword: str, low: int, high: int, default: int | None = None) -> int:
+        """Return an integer from ``low`` to ``high``, both inclusive.
+
+        Raises
+        ------
+        CorruptError
+            It is missing and has no default, is written as something else, or lies outside.
+        """
+        token = self._token(keyword)
+        if token is None:
+            if default is None:
+                raise CorruptError(f"header has no {keyword}", self._offset)
+            return default
+        if not _INTEGER.fullmatch(token):
+            raise CorruptError(f"{keyword} is no integer: {token!a}", self._offset)
+        value = int(token.rstrip("."))
+        if not low <= value <= high:
+            raise CorruptError(f"{keyword} = {token} is not from {low} to {high}", self._offset)
+        return value
+
+    def logical(self, keyword: str) -> bool:
+        """Return whether a logical is written as T."""
+        return self._token(keyword) == "T"
+
+    def string(self, keyword: str) -> str:
+        """Return a string without its quotes and trailing blanks; empty where it is missing."""
+        token = self._token(keyword) or ""
+        if token.startswith("'"):
+            token = token[1:-1].replace("''", "'")
+        return token.rstrip()
+
+
+def parse_hdu(index: int, offset: int, header: bytes) -> Hdu:
+    """Work out what one header says of itself and of the data unit behind it.
+
+    The size of a data unit needs only BITPIX, NAXIS, NAXISn, PCOUNT, GCOUNT and GROUPS (equations 1, 2 and 4 of
+    the Standard), so that an extension of a type nobody has heard of can be walked across.
+
+    Parameters
+    ----------
+    index : int
+        Of the HDU in its file.
+    offset : int
+        First byte of the header in the file.
+    header : bytes
+        Card images from the first up to, not including, END.
+
+    Raises
+    ------
+    CorruptError
+        A structural keyword is missing or nonsense, or the data unit would end beyond what 64 bits can name.
+    """
+    structure = Structure(header, offset)
+    # Extensions without NAXIS exist (HMI and MDI tables); like astropy, take them for headers without data.
+    naxis = structure.integer("NAXIS", 0, MAX_NAXIS, default=0)
+    # Any BITPIX that its column can hold will do: what the data mean is for their reader to refuse.
+    bitpix = structure.integer("BITPIX", -(2**15), 2**15 - 1, default=None if naxis else 8)
+    shape = tuple(structure.integer(f"NAXIS{axis}", 0, INT64_MAX) for axis in range(1, naxis + 1))
+    pcount = structure.integer("PCOUNT", 0, INT64_MAX, default=0)
+    gcount = structure.integer("GCOUNT", 0, INT64_MAX, default=1)
+
+    groups = naxis > 0 and shape[0] == 0 and structure.logical("GROUPS")
+    # With NAXIS = 0 there are no data whatever PCOUNT says (equation 1 is of arrays); astropy reads it so too.
+    elements = pcount + _product(shape[1:] if groups else shape) if naxis else 0
+    data_size = abs(bitpix) * gcount * elements // 8
+    data_offset = offset + padded(len(header) + CARD)
+    if data_offset + padded(data_size) > INT64_MAX:
+        raise CorruptError("data unit would end beyond 2^63 bytes", offset)
+    kind = "groups" if groups else "primary"
+    if header.startswith(b"XTENSION"):
+        kind = structure.string("XTENSION")
+    return Hdu(
+        index=index,
+        kind=kind,
+        header_offset=offset,
+        header_size=data_offset - offset,
+        data_offset=data_offset,
+        data_size=data_size,
+        bitpix=bitpix,
+        shape=shape,
+        pcount=pcount,
+        gcount=gcount,
+        header=header,
+    )
+
+
+def _product(lengths: tuple[int, ...]) -> int:
+    """Return the product, cut short once beyond 64 bits: 999 axes would make a number of 19,000 digits."""
+    if 0 in lengths:
+        return 0
+    product = 1
+    for length in lengths:
+        product *= length
+        if product > INT64_MAX:
+            break
+    return product
