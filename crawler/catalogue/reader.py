@@ -1,0 +1,151 @@
+"""Reading a catalogue: the three tables of one version, a header, SQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from crawler.catalogue.fragments import Fragment
+from crawler.catalogue.log import CatalogueLog, Snapshot
+from crawler.catalogue.schema import TABLES
+from crawler.errors import CatalogueError, QueryError
+from crawler.stores.urls import as_url
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+
+class Catalogue:
+    """A catalogue at one version.
+
+    Parameters
+    ----------
+    url : str
+        Path or URL of its folder.
+    version : int, optional
+        An earlier version, while its files are retained; the latest by default.
+
+    Attributes
+    ----------
+    version : int
+    files, hdus, cards : pyarrow.dataset.Dataset
+        The tables, as `crawler.catalogue.schema` has them. Nothing is read before it is asked for, and files
+        whose urls cannot match a filter are not opened.
+
+    Raises
+    ------
+    CatalogueError
+        There is no catalogue there, or no such version.
+
+    Examples
+    --------
+    >>> catalogue = Catalogue("my-catalogue")                                           # doctest: +SKIP
+    >>> catalogue.sql("SELECT url FROM cards WHERE keyword = 'FILTER' AND value = 'F606W'")  # doctest: +SKIP
+    """
+
+    def __init__(self, url: str, *, version: int | None = None) -> None:
+        self._log = CatalogueLog(url)
+        self._snapshot: Snapshot = self._log.snapshot(version)
+        self.url = self._log.url
+        self.version = self._snapshot.version
+        self.files = self._dataset("files")
+        self.hdus = self._dataset("hdus")
+        self.cards = self._dataset("cards")
+
+    @property
+    def fragments(self) -> tuple[Fragment, ...]:
+        """The Parquet files of this version."""
+        return self._snapshot.fragments
+
+    def header(self, url: str, hdu: int = 0) -> Header:
+        """Return the header of one HDU, exactly as its file has it.
+
+        Parameters
+        ----------
+        url : str
+            As in the tables, or a local path.
+        hdu : int
+            0 is the primary.
+
+        Returns
+        -------
+        astropy.io.fits.Header
+            ``Header.fromstring`` of the stored card images.
+
+        Raises
+        ------
+        CatalogueError
+            The catalogue holds no such HDU.
+        """
+        from astropy.io.fits import Header  # noqa: PLC0415 - half a second that only this method needs
+
+        return Header.fromstring(self.header_bytes(url, hdu))
+
+    def header_bytes(self, url: str, hdu: int = 0) -> bytes:
+        """Return the card images of one HDU, from the first up to, not including, END.
+
+        Raises
+        ------
+        CatalogueError
+            The catalogue holds no such HDU.
+        """
+        url = as_url(url)
+        wanted = (pc.field("url") == url) & (pc.field("hdu") == hdu)
+        rows = self.hdus.to_table(columns=["header"], filter=wanted)
+        if not rows.num_rows:
+            raise CatalogueError(self.url, f"holds no HDU {hdu} of {url}")
+        header: bytes = rows["header"][0].as_py()
+        return header
+
+    def sql(self, query: str) -> pa.Table:
+        """Run a query over the views ``files``, ``hdus`` and ``cards``.
+
+        Parameters
+        ----------
+        query : str
+            Any statement that DuckDB runs. It sees this catalogue and nothing else: no other files, no network.
+
+        Returns
+        -------
+        pyarrow.Table
+
+        Raises
+        ------
+        QueryError
+            It cannot be run; one line that says why.
+        """
+        with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
+            for name in TABLES:
+                connection.register(name, getattr(self, name))
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            try:
+                result = connection.sql(query)
+                return pa.table({}) if result is None else result.to_arrow_table()
+            except duckdb.Error as error:
+                raise QueryError(self.url, _reason(error)) from None
+
+    def _dataset(self, name: str) -> Any:
+        """Build a dataset without opening a single file: the log knows the schema and each file's urls."""
+        parquet = pads.ParquetFileFormat()
+        schema = TABLES[name]
+        folder = self._log.folder
+        fragments = [
+            parquet.make_fragment(
+                folder.join(one.path),
+                filesystem=folder.filesystem,
+                partition_expression=(pc.field("url") >= one.first_url) & (pc.field("url") <= one.last_url),
+            )
+            for one in self._snapshot.of(name)
+        ]
+        return pads.FileSystemDataset(fragments, schema, parquet, folder.filesystem)
+
+
+def _reason(error: Exception) -> str:
+    """Return DuckDB's message on one line, without its picture of where in the query."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and set(line.strip()) != {"^"}]
+    return "; ".join(line for line in lines if not line.startswith("LINE "))

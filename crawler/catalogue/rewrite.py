@@ -1,0 +1,98 @@
+"""Rewriting Parquet files of the catalogue: leaving rows out, and merging small files into good ones."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crawler.catalogue.fragments import Fragment, groups_of, new_batch, read_fragment, write_fragment
+from crawler.catalogue.log import Change, Snapshot
+from crawler.catalogue.schema import TABLES
+from crawler.stores.storage import Folder
+
+GOOD_ROWS = {"files": 1_000_000, "hdus": 200_000, "cards": 2_000_000}
+"""Rows that a merged file has at most. Two million cards are some 300 MB in memory while they are sorted."""
+
+GOOD_BYTES = 64 * 2**20
+"""Bytes that a merged file has at most: headers compress tenfold, so that some 600 MB are in memory."""
+
+
+def without_urls(folder: Folder, fragments: Iterable[Fragment], urls: Collection[str], crawl: str) -> Change:
+    """Leave the rows of some urls out of files.
+
+    Parameters
+    ----------
+    folder : Folder
+    fragments : iterable of Fragment
+        Files that may hold such rows. Only those that do are rewritten.
+    urls : collection of str
+    crawl : str
+        Id of the run that rewrites.
+
+    Returns
+    -------
+    Change
+        The new files, written but not committed, and the old ones.
+    """
+    change = Change()
+    ordered = sorted(urls)
+    unwanted = pa.array(ordered, pa.string())
+    for fragment in fragments:
+        at = bisect_left(ordered, fragment.first_url)
+        if at == len(ordered) or ordered[at] > fragment.last_url:
+            continue
+        held = read_fragment(folder, fragment, columns=["url"])
+        if not pc.any(pc.is_in(held["url"], unwanted)).as_py():
+            continue
+        rows = read_fragment(folder, fragment)
+        rows = rows.filter(pc.invert(pc.is_in(rows["url"], unwanted)))
+        rewritten = write_fragment(folder, fragment.table, rows, new_batch(crawl))
+        change.remove.append(fragment)
+        if rewritten is not None:
+            change.add.append(rewritten)
+    return change
+
+
+def without_repeats(folder: Folder, snapshot: Snapshot, crawl: str) -> Change:
+    """Leave out the rows of objects that one run walked twice, which only key files can make it do.
+
+    Of the files that were written together the later named lose the object.
+    """
+    change = Change()
+    own = [one for one in snapshot.fragments if one.batch.startswith(crawl)]
+    columns = [read_fragment(folder, one, columns=["url"])["url"] for one in own if one.table == "files"]
+    if not columns:
+        return change
+    counts = pc.value_counts(pa.chunked_array([chunk for column in columns for chunk in column.chunks]))
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    seen: set[str] = set()
+    for fragment, column in zip([one for one in own if one.table == "files"], columns, strict=True):
+        here = set(column.filter(pc.is_in(column, repeated)).to_pylist())
+        together = [one for one in own if one.batch == fragment.batch]
+        part = without_urls(folder, together, here & seen, crawl)
+        change.add.extend(part.add)
+        change.remove.extend(part.remove)
+        seen |= here
+    return change
+
+
+def merge_small(folder: Folder, snapshot: Snapshot, crawl: str) -> Change:
+    """Merge neighbouring small files, table by table, so that a catalogue of many small runs reads like one of one.
+
+    Returns
+    -------
+    Change
+        The new files, written but not committed, and those that they stand for.
+    """
+    change = Change()
+    for table in TABLES:
+        for group in groups_of(snapshot.of(table), GOOD_ROWS[table], GOOD_BYTES):
+            rows = pa.concat_tables([read_fragment(folder, fragment) for fragment in group])
+            merged = write_fragment(folder, table, rows, new_batch(crawl))
+            change.remove.extend(group)
+            if merged is not None:
+                change.add.append(merged)
+    return change

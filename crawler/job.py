@@ -1,0 +1,60 @@
+"""What to crawl and how: one frozen value that travels to every worker."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from crawler.fits.walker import Limits, ReadPolicy
+
+Adapter = Literal["auto", "obstore", "fsspec"]
+
+
+def new_crawl_id() -> str:
+    """Return an id for a run: sorts by time, and no two are equal."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlJob:
+    """What to crawl and how.
+
+    Attributes
+    ----------
+    roots : tuple of str
+        Folders, files, URLs, ``@`` key files; as the user gave them.
+    catalogue : str
+        Path or URL of the catalogue's folder.
+    include, exclude : tuple of str or None
+        Globs; None for the default.
+    storage_options : mapping
+        Of the stores of the roots, as fsspec spells them. May hold secrets: never printed, never written.
+    adapter : {'auto', 'obstore', 'fsspec'}
+        What reads the roots.
+    concurrency : int or None
+        Files that one worker walks at once; None for what suits the store.
+    crawl : str
+        Id of the run.
+    known : int or None
+        Version of the catalogue whose unchanged files are not walked again; None for a new catalogue.
+    batch_bytes : int
+        Bytes of headers that a worker holds before it writes them: bounds its memory, whatever the files are.
+    policy : ReadPolicy
+    limits : Limits
+    """
+
+    roots: tuple[str, ...]
+    catalogue: str
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    adapter: Adapter = "auto"
+    concurrency: int | None = None
+    crawl: str = field(default_factory=new_crawl_id)
+    known: int | None = None
+    batch_bytes: int = 64 * 2**20
+    policy: ReadPolicy = ReadPolicy()
+    limits: Limits = Limits()

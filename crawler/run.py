@@ -1,0 +1,331 @@
+"""A crawl from its roots to its last commit: the driver.
+
+Lists ahead, hands partitions to an executor, collects receipts and commits them. Knows no Dask, no stores' libraries
+and nothing of FITS, and prints nothing.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from crawler.catalogue.fragments import Fragment
+from crawler.catalogue.log import CatalogueLog, Change, Snapshot
+from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
+from crawler.crawl import Receipt, crawl_partition
+from crawler.job import CrawlJob
+from crawler.listing import Listing, list_roots, partitions
+from crawler.stores import open_store
+
+FIRST_PARTITION, GROWTH, PARTITION = 100, 1.5, 2000
+"""Files of the first partition, how partitions grow, and files of all later ones: small crawls are spread over the
+workers, large ones make few tasks."""
+
+COMMIT_SECONDS, COMMIT_RECEIPTS = 30.0, 500
+"""A commit is made when so much time passed or so many receipts came since the last: each costs some 40 ms."""
+
+_AHEAD = 64  # partitions that are listed ahead of the crawl
+
+
+@dataclass(slots=True)
+class Report:
+    """What a crawl did, and while it runs, what it did so far.
+
+    Attributes
+    ----------
+    crawl : str
+        Its id, as in ``files.crawl``.
+    catalogue : str
+        Url of the catalogue.
+    seen, listed : int
+        Objects found below the roots, and those of them that the filters let through.
+    listing_ended : bool
+    nothing_found : str or None
+        Why no object was listed, and what to do, once that is known.
+    walked : Counter
+        Files walked, by status.
+    skipped : int
+        Files that the catalogue held unchanged.
+    hdus, cards : int
+        Rows added.
+    requests, bytes_read : int
+    first_error : str or None
+        Of the first file that was unreadable.
+    version : int or None
+        Of the catalogue after the last commit.
+    seconds : float
+        Since the crawl began.
+    interrupted : bool
+        It was stopped before its end; what was walked is committed.
+    """
+
+    crawl: str
+    catalogue: str
+    seen: int = 0
+    listed: int = 0
+    listing_ended: bool = False
+    nothing_found: str | None = None
+    walked: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
+    hdus: int = 0
+    cards: int = 0
+    requests: int = 0
+    bytes_read: int = 0
+    first_error: str | None = None
+    version: int | None = None
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def files(self) -> int:
+        """Files walked."""
+        return self.walked.total()
+
+    def add(self, receipt: Receipt) -> None:
+        """Count what came of one partition."""
+        self.walked += receipt.statuses
+        self.skipped += receipt.skipped
+        self.hdus += receipt.hdus
+        self.cards += receipt.cards
+        self.requests += receipt.requests
+        self.bytes_read += receipt.bytes_read
+        self.first_error = self.first_error or receipt.first_error
+
+
+class Executor(Protocol):
+    """Something that crawls partitions."""
+
+    def map_unordered(
+        self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event
+    ) -> Iterator[Receipt]:
+        """Crawl every partition, in any order, taking few of them ahead.
+
+        Once ``stop`` is set no partition is begun, those that were begun are cut short, and their receipts are
+        yielded too.
+        """
+        ...
+
+
+class InProcess:
+    """The executor that is this process: one partition at a time, its files on threads."""
+
+    def map_unordered(
+        self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event
+    ) -> Iterator[Receipt]:
+        """See `Executor`."""
+        for partition in todo:
+            if stop.is_set():
+                return
+            yield crawl_partition(job, partition, stop.is_set)
+
+
+class Crawl:
+    """One run.
+
+    Parameters
+    ----------
+    job : CrawlJob
+    executor : Executor
+    progress : callable
+        Given the report after everything that changed it; on the thread that runs the crawl.
+
+    Attributes
+    ----------
+    report : Report
+    """
+
+    def __init__(self, job: CrawlJob, executor: Executor, progress: Callable[[Report], None]) -> None:
+        self._job = job
+        self._executor = executor
+        self._progress = progress
+        self._log = CatalogueLog(job.catalogue)
+        self._stop = threading.Event()
+        self._waiting: list[Receipt] = []
+        self._last_commit = time.monotonic()
+        self._begun = self._last_commit
+        self.report = Report(job.crawl, self._log.url)
+
+    def run(self) -> Report:
+        """Crawl. Whatever ends it, what was walked by then is committed.
+
+        Raises
+        ------
+        ListingError, UsageError
+            The roots cannot be listed.
+        CatalogueError
+            The catalogue cannot be read or written.
+        ClusterError
+            The executor failed.
+        """
+        job = self._job
+        listing = list_roots(
+            job.roots,
+            include=job.include,
+            exclude=job.exclude,
+            open_store=lambda url: open_store(url, job.storage_options, adapter=job.adapter),
+        )
+        cut = partitions(listing, first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
+        with _ahead(cut, _AHEAD) as todo, _stopped_by_signals(self._stop):
+            first = next(todo, None)  # what cannot be listed is not worth a new catalogue
+            self._listed(listing, ended=first is None)
+            if first is None:
+                self.report.nothing_found = listing.nothing_found()
+                return self._tell()
+            self._log.create()
+            before = self._log.snapshot()
+            self.report.version = before.version
+            if before.fragments:
+                job = self._job = replace(job, known=before.version)
+            try:
+                for receipt in self._executor.map_unordered(job, self._counted(first, todo, listing), self._stop):
+                    self._take(receipt)
+            finally:
+                self._commit()
+            self.report.interrupted = self._stop.is_set()
+            if not self.report.interrupted:
+                self._settle()
+        return self._tell()
+
+    def _counted(self, first: pa.Table, rest: Iterator[pa.Table], listing: Listing) -> Iterator[pa.Table]:
+        yield first
+        for partition in rest:
+            self._listed(listing, ended=False)
+            yield partition
+        self._listed(listing, ended=True)
+
+    def _listed(self, listing: Listing, *, ended: bool) -> None:
+        self.report.seen, self.report.listed = listing.seen, listing.matched
+        self.report.listing_ended = ended
+        self._tell()
+
+    def _tell(self) -> Report:
+        self.report.seconds = time.monotonic() - self._begun
+        self._progress(self.report)
+        return self.report
+
+    def _take(self, receipt: Receipt) -> None:
+        self._waiting.append(receipt)
+        self.report.add(receipt)
+        self._tell()
+        waited = time.monotonic() - self._last_commit
+        if waited >= COMMIT_SECONDS or len(self._waiting) >= COMMIT_RECEIPTS:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Commit the fragments of all receipts that wait, in place of what the catalogue holds of the same files."""
+        added = [fragment for receipt in self._waiting for fragment in receipt.fragments]
+        replaced = {url for receipt in self._waiting for url in receipt.replaced}
+        self._waiting = []
+        self._last_commit = time.monotonic()
+        if not added:
+            return
+
+        self._change(
+            added, lambda snapshot: without_urls(self._log.folder, snapshot.fragments, replaced, self._job.crawl)
+        )
+
+    def _settle(self) -> None:
+        """Leave the catalogue as one would want to find it: no object twice, no crumbs."""
+        folder, crawl = self._log.folder, self._job.crawl
+        if any(root.startswith("@") for root in self._job.roots):
+            self._change([], lambda snapshot: without_repeats(folder, snapshot, crawl))
+        self._change([], lambda snapshot: merge_small(folder, snapshot, crawl))
+
+    def _change(self, added: list[Fragment], rewrite: Callable[[Snapshot], Change]) -> None:
+        """Commit new files together with what is rewritten because of them.
+
+        Files of this run that are superfluous then are deleted once the commit is in: no finished run left them.
+        """
+        crawl = self._job.crawl
+        rewritten = Change()
+
+        def plan(snapshot: Snapshot) -> Change:
+            nonlocal rewritten
+            self._log.delete_files(rewritten.add)  # of an attempt that another run's commit overtook
+            rewritten = rewrite(snapshot)
+            return Change(added + rewritten.add, rewritten.remove)
+
+        if self._log.commit(plan, {"crawl": crawl}):
+            self._log.delete_files(one for one in rewritten.remove if one.batch.startswith(crawl))
+            self.report.version = self._log.snapshot().version
+            self._tell()
+
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def _ahead(items: Iterator[Item], depth: int) -> Iterator[Iterator[Item]]:
+    """Iterate on a thread of its own, at most ``depth`` items ahead of who takes them; errors come in their place."""
+    ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
+    leaving = threading.Event()
+
+    def put(item: Item | BaseException | None) -> bool:
+        while not leaving.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+        except BaseException as error:  # noqa: BLE001 - not swallowed: raised where the item would have come
+            put(error)
+        else:
+            put(None)
+
+    def take() -> Iterator[Item]:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=produce, name="listing", daemon=True)
+    thread.start()
+    try:
+        yield take()
+    finally:
+        leaving.set()
+        thread.join()
+
+
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Set ``stop`` on the first SIGINT or SIGTERM; the second does what it always does.
+
+    Outside the main thread, where Python has no signals, do nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        restore()
