@@ -41,13 +41,16 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
         Processes; one a core by default. Each crawls one partition at a time: its walks are threads of their own.
     """
     # What a worker loses on its way out is not news to who reads the terminal; errors still are.
-    with LocalCluster(
-        n_workers=workers or os.cpu_count(),
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        silence_logs=logging.ERROR,
-    ) as cluster, Client(cluster, set_as_default=False) as client:
+    with (
+        LocalCluster(
+            n_workers=workers or os.cpu_count(),
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         yield client
 
 
@@ -82,7 +85,7 @@ class DaskExecutor:
                     partition = next(todo)
                 except StopIteration:
                     exhausted = True
-                except Exception as error:  # noqa: BLE001 - raised below, after what runs is collected
+                except Exception as error:  # raised below, after what runs is collected
                     failure, exhausted = error, True
                 else:
                     key = f"{job.crawl}-partition-{number}"
@@ -105,7 +108,8 @@ class DaskExecutor:
 
     def _capacity(self) -> int:
         """Partitions that are under way at once: every thread has one, and one that waits."""
-        return max(2, 2 * sum(self._client.nthreads().values()))
+        threads: dict[str, int] = self._client.nthreads()
+        return max(2, 2 * sum(threads.values()))
 
     def _ask_workers_to_stop(self, crawl: str) -> None:
         self._client.run(_stopped.add, crawl)

@@ -105,9 +105,7 @@ class Report:
 class Executor(Protocol):
     """Something that crawls partitions."""
 
-    def map_unordered(
-        self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event
-    ) -> Iterator[Receipt]:
+    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """Crawl every partition, in any order, taking few of them ahead.
 
         Once ``stop`` is set no partition is begun, those that were begun are cut short, and their receipts are
@@ -119,9 +117,7 @@ class Executor(Protocol):
 class InProcess:
     """The executor that is this process: one partition at a time, its files on threads."""
 
-    def map_unordered(
-        self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event
-    ) -> Iterator[Receipt]:
+    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """See `Executor`."""
         for partition in todo:
             if stop.is_set():
@@ -284,7 +280,7 @@ def _ahead(items: Iterator[Item], depth: int) -> Iterator[Iterator[Item]]:
             for item in items:
                 if not put(item):
                     return
-        except BaseException as error:  # noqa: BLE001 - not swallowed: raised where the item would have come
+        except BaseException as error:  # not swallowed: raised where the item would have come
             put(error)
         else:
             put(None)

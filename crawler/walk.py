@@ -91,6 +91,7 @@ class FileWalk:
         self.trailing_bytes: int | None = None
         self.requests = 0
         self.bytes_read = 0
+        self._reach = 0  # one past the furthest byte that was read
 
     def __iter__(self) -> Iterator[Hdu]:
         head = b"" if self.ref.size == 0 else self._read(0, self._policy.first)
@@ -124,12 +125,34 @@ class FileWalk:
         self.requests += 1
         data, self.ref = self._store.get(self.ref, ByteRange(start, stop))
         self.bytes_read += len(data)
+        if data:
+            self._reach = max(self._reach, start + len(data))
         if len(data) < stop - start:
             if self.ref.size is None:
-                self.ref = replace(self.ref, size=start + len(data))
+                self.ref = replace(self.ref, size=start + len(data) if data else self._find_size(start))
             elif start + len(data) < min(stop, self.ref.size):
                 raise StoreUnavailableError(self.ref.url, f"the answer broke off after {len(data)} bytes")
         return data
+
+    def _find_size(self, end: int) -> int:
+        """Find the size of an object whose store does not tell it, and that has no byte at ``end`` or beyond.
+
+        Nearly always it is ``end``, where the next header would be, and one byte is read; only a file that is
+        truncated, which must not pass for whole, takes more.
+        """
+        at = end - 1
+        while self._reach < end:
+            self.requests += 1
+            data, self.ref = self._store.get(self.ref, ByteRange(at, at + 1))
+            self.bytes_read += len(data)
+            if self.ref.size is not None:
+                return self.ref.size
+            if data:
+                self._reach = at + 1
+            else:
+                end = at
+            at = (self._reach + end) // 2
+        return end
 
 
 class _Plain:

@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +116,7 @@ def write_fragment(folder: Folder, name: str, rows: pa.Table, batch: str) -> Fra
         folder.filesystem.open_output_stream(folder.join(path)) as sink,
         pq.ParquetWriter(sink, schema, **_writer_options(name)) as writer,
     ):
-        for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+        for begin, end in pairwise(cuts):
             # Taken group by group: sorted copies of all columns at once would double the memory.
             group = rows.take(pa.array(order[begin:end])).cast(schema)
             writer.write_table(group, row_group_size=int(end - begin))

@@ -152,9 +152,7 @@ class CatalogueLog:
             actions: list[AddAction | RemoveAction] = [
                 AddAction(one.path, one.size, {"table": one.table}, now, True, one.stats()) for one in change.add
             ]
-            actions += [
-                RemoveAction(one.path, True, now, one.size, {"table": one.table}) for one in change.remove
-            ]
+            actions += [RemoveAction(one.path, True, now, one.size, {"table": one.table}) for one in change.remove]
             if not actions:
                 return None
             table = self._open(before.version)

@@ -37,7 +37,9 @@ _MAGIC = (
 )
 
 _STEP = 2**20  # decompressed bytes at most that one call gives
-_BITE = 2**16  # compressed bytes at a time that zlib is given: it copies what it could not use on every call
+# Compressed bytes at a time that a member is given. zlib copies what it could not use on every call. bz2 loses what it
+# made of the bite that holds a fault, and cannot be put back to before it, so its bites are small.
+_BITES = {"gzip": 2**16, "bzip2": 2**12}
 
 
 def sniff(head: bytes) -> str | None:
@@ -73,6 +75,7 @@ class Decompressor:
         self._max_bytes = max_bytes
         self._magic = next(magic for magic, name in _MAGIC if name == compression)
         self._member: Any = self._new_member()
+        self._bite = _BITES[compression]
         self._waiting = b""  # fed, and from self._at on not yet decompressed
         self._at = 0
         self._hungry = True  # the member gave all it can of what it was given
@@ -104,7 +107,7 @@ class Decompressor:
             elif data := self._decompress():
                 self.produced += len(data)
                 if self.produced > self._max_bytes:
-                    raise CorruptError(f"decompresses to more than {self._max_bytes} bytes", self.consumed)
+                    raise CorruptError(f"decompresses to more than {self._max_bytes} bytes", self._fed_at)
                 return data
         return b""
 
@@ -120,6 +123,11 @@ class Decompressor:
             raise TruncatedError(f"{self._compression} stream ends early", self.consumed)
         self._ended = True
 
+    @property
+    def _fed_at(self) -> int:
+        """Compressed bytes that a member has taken, or looked at last."""
+        return self.consumed - len(self._waiting) + self._at
+
     def _new_member(self) -> Any:
         if self._compression == "gzip":
             return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
@@ -127,11 +135,17 @@ class Decompressor:
 
     def _decompress(self) -> bytes:
         """Give the member its next bite and return what comes of it, which may be nothing."""
-        bite = self._waiting[self._at : self._at + _BITE]
+        bite = self._waiting[self._at : self._at + self._bite]
+        before = self._member.copy() if self._compression == "gzip" else None
         try:
             data: bytes = self._member.decompress(bite, _STEP)
         except (zlib.error, OSError, EOFError, ValueError) as error:
-            raise CorruptError(f"{self._compression} stream is damaged: {error}", self.consumed) from None
+            if before is not None and len(bite) > 1:
+                # What zlib made of the bite before it met the fault is lost with the call: go back, and come up to
+                # the fault in ever smaller bites.
+                self._member, self._bite = before, len(bite) // 2
+                return b""
+            raise CorruptError(f"{self._compression} stream is damaged: {error}", self._fed_at) from None
         unused = self._member.unused_data
         if not self._member.eof and self._compression == "gzip":
             unused = self._member.unconsumed_tail  # zlib hands back what did not fit; bz2 keeps it

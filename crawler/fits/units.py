@@ -25,8 +25,10 @@ MAX_NAXIS = 999
 _KEYWORD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 # Free format (section 4.2): blanks, then the token, which ends at a blank, the comment's slash, or the card's end.
-# At most 70 bytes follow the value indicator, so the match is bounded.
-_VALUE = re.compile(rb" *('(?:[^']|'')*'|[^ /\x00']+)")
+# Words may follow it without a slash, as in old files; but digits after a blank are part of the token, so that `1 0`
+# is refused instead of read as 1 or as 10 (section 4.2.3). At most 70 bytes follow the value indicator, so the match
+# is bounded.
+_VALUE = re.compile(rb" *('(?:[^']|'')*'|[^ /\x00']+(?: +[0-9][^ /\x00']*)*)")
 _INTEGER = re.compile(r"[+-]?\d+\.?", re.ASCII)
 
 
@@ -197,16 +199,19 @@ def parse_hdu(index: int, offset: int, header: bytes) -> Hdu:
     pcount = structure.integer("PCOUNT", 0, INT64_MAX, default=0)
     gcount = structure.integer("GCOUNT", 0, INT64_MAX, default=1)
 
-    groups = naxis > 0 and shape[0] == 0 and structure.logical("GROUPS")
+    extension = header.startswith(b"XTENSION")
+    # Random groups are a form of primary HDU (section 6): in an extension GROUPS is a keyword like any other.
+    groups = not extension and naxis > 0 and shape[0] == 0 and structure.logical("GROUPS")
     # With NAXIS = 0 there are no data whatever PCOUNT says (equation 1 is of arrays); astropy reads it so too.
     elements = pcount + _product(shape[1:] if groups else shape) if naxis else 0
     data_size = abs(bitpix) * gcount * elements // 8
     data_offset = offset + padded(len(header) + CARD)
     if data_offset + padded(data_size) > INT64_MAX:
         raise CorruptError("data unit would end beyond 2^63 bytes", offset)
-    kind = "groups" if groups else "primary"
-    if header.startswith(b"XTENSION"):
+    if extension:
         kind = structure.string("XTENSION")
+    else:
+        kind = "groups" if groups else "primary"
     return Hdu(
         index=index,
         kind=kind,

@@ -116,9 +116,7 @@ class HeaderWalker:
     an `EndOfFile` or an error, every further call gives the same again.
     """
 
-    def __init__(
-        self, size: int | None, policy: ReadPolicy = ReadPolicy(), limits: Limits = Limits()
-    ) -> None:
+    def __init__(self, size: int | None, policy: ReadPolicy = ReadPolicy(), limits: Limits = Limits()) -> None:
         self._size = size
         self._policy = policy
         self._limits = limits
@@ -149,6 +147,8 @@ class HeaderWalker:
         if self._junk_to is not None:
             self._junk_to = max(self._junk_to, start + len(data))
         elif self._over is None:
+            # Here and not after every HDU: thousands of them may lie in one run, and each cut copies it.
+            self._bytes.drop_before(self._header_at)
             self._bytes.add(max(start, self._header_at), data[max(0, self._header_at - start) :])
 
     def next_event(self) -> NeedBytes | Hdu | EndOfFile:
@@ -190,13 +190,14 @@ class HeaderWalker:
             self._bytes.clear()
             return self._after_last(size)
 
+        longest = self._limits.header_bytes
         end = find_end(data, base, base + self._searched)
-        if end >= 0:
+        if 0 <= end <= base + longest - CARD:
             return self._hdu(data[base:end])
+        if have >= longest:
+            raise CorruptError(f"header of HDU {self._index} has no END within {longest} bytes", start)
         if at_end:
             raise TruncatedError(f"file ends at byte {size}, inside the header of HDU {self._index}", start)
-        if have >= self._limits.header_bytes:
-            raise CorruptError(f"header of HDU {self._index} has no END within {have} bytes", start)
         self._searched = have // CARD * CARD
         return self._need(have)
 
@@ -213,7 +214,6 @@ class HeaderWalker:
         self._last = hdu
         self._header_at = hdu.end
         self._searched = 0
-        self._bytes.drop_before(hdu.end)
         return hdu
 
     def _begins_header(self, seen: bytes) -> bool:
@@ -284,8 +284,10 @@ class _Pieces:
         return b"", 0
 
     def drop_before(self, start: int) -> None:
-        """Forget runs that end at or before ``start``."""
-        self._runs = [(at, run) for at, run in self._runs if at + len(run) > start]
+        """Forget the bytes before ``start``."""
+        self._runs = [
+            (max(at, start), run[max(0, start - at) :]) for at, run in self._runs if at + len(run) > start
+        ]
 
     def clear(self) -> None:
         """Forget everything."""

@@ -1,0 +1,100 @@
+"""`crawler.index`: one call from roots to a catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from crawler.errors import UsageError
+from crawler.job import CrawlJob
+from crawler.run import Crawl, InProcess, Report
+from crawler.stores import Adapter
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def index(
+    roots: str | Iterable[str],
+    catalogue: str,
+    *,
+    client: Client | None = None,
+    workers: int = 0,
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
+    concurrency: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    store: Adapter = "auto",
+    progress: Callable[[Report], None] | None = None,
+) -> Report:
+    """Index the headers of every FITS file below some roots.
+
+    Running it again on the same catalogue walks only what is new or changed, and finishes a run that was killed.
+
+    Parameters
+    ----------
+    roots : str or iterable of str
+        Folders, single files, URLs, and key files (``@keys.txt``, ``@keys.parquet``).
+    catalogue : str
+        Path or URL of the catalogue's folder: a catalogue, an empty folder, or none yet.
+    client : distributed.Client, optional
+        A Dask cluster to crawl on.
+    workers : int
+        Without a client: processes to start on this machine, or 0 to crawl in this one. A script that asks for
+        processes must be guarded by ``if __name__ == "__main__":``, as for everything that starts some.
+    include, exclude : iterable of str, optional
+        Globs of names; by default those that FITS files usually have.
+    concurrency : int, optional
+        Files that each worker walks at once.
+    storage_options : mapping, optional
+        Of the stores of the roots, as fsspec spells them.
+    store : {'auto', 'obstore', 'fsspec'}
+        What reads the roots.
+    progress : callable, optional
+        Given the report whenever something has changed.
+
+    Returns
+    -------
+    Report
+        Bad files do not make it fail: they are rows that say what is wrong. On Ctrl-C what was walked is committed,
+        and ``interrupted`` is true.
+
+    Raises
+    ------
+    UsageError
+        The arguments make no sense.
+    ListingError
+        A root cannot be listed.
+    CatalogueError
+        The catalogue cannot be read or written.
+    ClusterError
+        The cluster was lost.
+    """
+    roots = (roots,) if isinstance(roots, str) else tuple(roots)
+    if not roots:
+        raise UsageError("there is nothing to index: name a folder, a file or a URL")
+    if workers < 0 or (concurrency is not None and concurrency < 1):
+        raise UsageError("workers cannot be negative, and concurrency must be at least 1")
+    job = CrawlJob(
+        roots=roots,
+        catalogue=catalogue,
+        include=None if include is None else tuple(include),
+        exclude=tuple(exclude),
+        storage_options=dict(storage_options or {}),
+        adapter=store,
+        concurrency=concurrency,
+    )
+
+    def tell(report: Report) -> None:
+        if progress is not None:
+            progress(report)
+
+    if client is None and not workers:
+        return Crawl(job, InProcess(), tell).run()
+
+    from crawler.cluster import DaskExecutor, local_client  # noqa: PLC0415 - Dask takes a second to load
+
+    if client is not None:
+        return Crawl(job, DaskExecutor(client), tell).run()
+    with local_client(workers) as local:
+        return Crawl(job, DaskExecutor(local), tell).run()

@@ -1,0 +1,222 @@
+"""The command line: the only place that prints.
+
+Exit codes: 0 the command did what it was asked, even if some files are bad, for those are rows; 1 it could not list,
+read or commit, and says why in one line; 2 wrong usage; 130 interrupted, what was done being committed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+import crawler
+from crawler.errors import CrawlerError, UsageError
+
+# Each command imports what it needs: `crawler --help` should not wait for Arrow, Delta and Dask.
+# ruff: noqa: PLC0415
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure is one line on standard error."""
+    try:
+        code = commands(prog_name="crawler", standalone_mode=False)
+    except (click.UsageError, UsageError) as error:
+        message = error.format_message() if isinstance(error, click.UsageError) else str(error)
+        code = fail(message, 2)
+    except (click.Abort, KeyboardInterrupt):
+        code = fail("interrupted", 130)
+    except CrawlerError as error:
+        code = fail(str(error), 1)
+    except BrokenPipeError:
+        # Whoever read our output has left. Python would complain when it flushes on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        code = fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> int:
+    """Print one line that says what went wrong, and return the exit code."""
+    from crawler.stores.urls import one_line
+
+    print(f"crawler: {one_line(message, limit=2000)}", file=sys.stderr)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.version_option(crawler.__version__, message="crawler %(version)s")
+@click.pass_context
+def commands(context: click.Context) -> None:
+    """Index the headers of FITS files, wherever they lie, as a Parquet catalogue."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def store_option(command: Command) -> Command:
+    """Add the option that picks what reads the files."""
+    kinds = click.Choice(["auto", "obstore", "fsspec"])
+    return click.option("--store", type=kinds, default="auto", help="What reads the files.")(command)
+
+
+def catalogue_argument(command: Command) -> Command:
+    """Add the argument and the option that say which catalogue is read."""
+    command = click.option("--version", type=int, help="An earlier version of the catalogue.")(command)
+    return click.argument("catalogue")(command)
+
+
+@commands.command()
+@click.argument("roots", nargs=-1, required=True)
+@click.option("-c", "--catalogue", required=True, help="Folder of the catalogue, new or not.")
+@click.option(
+    "--include", multiple=True, help="Glob of names to take; may be given again. Default: names that FITS files have."
+)
+@click.option("--exclude", multiple=True, help="Glob of names to leave out; may be given again.")
+@click.option("--workers", type=click.IntRange(0), help="Processes; 0 for this one alone. Default: one a core.")
+@click.option(
+    "--concurrency", type=click.IntRange(1), help="Files each process walks at once. Default: what suits the store."
+)
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def index(
+    roots: tuple[str, ...],
+    catalogue: str,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    workers: int | None,
+    concurrency: int | None,
+    store: Any,
+    as_json: bool,
+) -> int:
+    """Index the headers of every FITS file below ROOTS.
+
+    ROOTS are folders, files, URLs, and lists of them: @keys.txt or @keys.parquet. Run it again on the same catalogue
+    to walk only what is new or changed, or to finish a run that was killed.
+    """
+    from rich.console import Console
+
+    from crawler import api, screen
+
+    with screen.Progress(Console(stderr=True)).shown() as progress:
+        report = api.index(
+            roots,
+            catalogue,
+            workers=workers if workers is not None else os.cpu_count() or 1,
+            include=include or None,
+            exclude=exclude,
+            concurrency=concurrency,
+            store=store,
+            progress=progress,
+        )
+    if as_json:
+        print(screen.as_json(report))
+    elif not report.nothing_found:
+        print(screen.summary(report))
+    if report.interrupted:
+        return fail("interrupted; what was walked is in the catalogue, the same command goes on from there", 130)
+    if report.nothing_found:
+        return fail(report.nothing_found, 1)
+    if report.files and report.walked["unreadable"] == report.listed:
+        return fail(f"none of {report.listed:,} files could be read; the first: {report.first_error}", 1)
+    return 0
+
+
+@commands.command()
+@click.argument("url")
+@click.option("--hdu", type=click.IntRange(0), help="Only this HDU; 0 is the primary.")
+@click.option("--keyword", multiple=True, help="Only cards of this keyword; may be given again.")
+@store_option
+def headers(url: str, hdu: int | None, keyword: tuple[str, ...], store: Any) -> int:
+    """Print the headers of one FITS file, read from where it lies."""
+    from crawler import load_headers
+    from crawler.stores.urls import one_line
+
+    wanted = {name.upper() for name in keyword}
+    found = False
+    count = 0
+    for unit in load_headers(url, store=store):
+        count += 1
+        if hdu is not None and unit.index < hdu:
+            continue
+        units = unit.hdu
+        if not wanted:
+            place = f"header {unit.offset}+{unit.length}, data {unit.data_offset}+{unit.data_size}"
+            print(f"# HDU {unit.index} {one_line(units.kind)}: {place}")
+        for name, text in _card_lines(units.header):
+            if not wanted or name.upper() in wanted:
+                found = True
+                print(f"{unit.index}\t{one_line(text)}" if wanted else one_line(text))
+        if hdu is not None:
+            break
+    if hdu is not None and count <= hdu:
+        return fail(f"there is no HDU {hdu}: the file has {count}", 1)
+    if wanted and not found:
+        return fail(f"no card of {', '.join(sorted(wanted))}", 1)
+    return 0
+
+
+def _card_lines(header: bytes) -> list[tuple[str, str]]:
+    """Return the keyword and the text of each card image; those of a CONTINUE run have the keyword of its first."""
+    from crawler.fits.cards import parse_cards
+    from crawler.fits.units import CARD
+
+    images = [header[at : at + CARD].decode("latin-1").rstrip() for at in range(0, len(header), CARD)]
+    cards = parse_cards([header]).select(["card", "keyword"]).to_pylist()
+    ends = [card["card"] for card in cards[1:]] + [len(images)]
+    return [
+        (card["keyword"], text) for card, end in zip(cards, ends, strict=True) for text in images[card["card"] : end]
+    ]
+
+
+@commands.command()
+@catalogue_argument
+def info(catalogue: str, version: int | None) -> None:
+    """Say what a catalogue holds."""
+    from crawler import Catalogue, screen
+    from crawler.stores.urls import one_line
+
+    opened = Catalogue(catalogue, version=version)
+    print(f"{one_line(opened.url, limit=2000)} version {opened.version}")
+    for table in ("files", "hdus", "cards"):
+        parts = [one for one in opened.fragments if one.table == table]
+        rows, stored = sum(one.rows for one in parts), sum(one.size for one in parts)
+        print(f"  {table:6} {rows:>14,} rows  {screen.size(stored):>10} in {len(parts):,} Parquet files")
+    kinds = opened.sql("SELECT status, count(*) AS files FROM files GROUP BY status ORDER BY files DESC, status")
+    for kind in kinds.to_pylist():
+        print(f"  {kind['files']:>21,} files {one_line(kind['status'])}")
+    span = opened.sql("SELECT count(DISTINCT crawl) AS crawls, max(walked_at) AS latest FROM files").to_pylist()[0]
+    if span["latest"] is not None:
+        print(f"  walked by {span['crawls']:,} runs, the latest on {span['latest']:%Y-%m-%d at %H:%M} UTC")
+
+
+@commands.command()
+@catalogue_argument
+@click.argument("sql")
+@click.option("--csv", is_flag=True, help="Print CSV, as into a pipe.")
+def query(catalogue: str, version: int | None, sql: str, csv: bool) -> None:
+    """Run SQL over the views files, hdus and cards: a table on a terminal, CSV in a pipe."""
+    from crawler import Catalogue, screen
+
+    rows = Catalogue(catalogue, version=version).sql(sql)
+    if csv or not sys.stdout.isatty():
+        screen.print_csv(rows)
+    else:
+        screen.print_table(rows)
+
+
+@commands.command()
+@click.argument("folder", default="crawler-demo")
+def demo(folder: str) -> None:
+    """Index the FITS files that come with astropy and a few more, and show what one can ask.
+
+    The catalogue and the generated files are written to FOLDER.
+    """
+    from crawler.demo import run_demo
+
+    run_demo(folder)

@@ -1,0 +1,97 @@
+"""A first look: real FITS files, a catalogue of them, and a few questions.
+
+The files are those that come with an installed astropy (its test data), and a few nights of an invented survey, so
+that there are siblings to ask about. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from crawler import Catalogue, index, load_headers, screen
+from crawler.stores.urls import one_line
+
+_WIDTH = 110
+_EXPOSURES = 24
+
+QUESTIONS = (
+    (
+        "What is there?",
+        "SELECT status, count(*) AS files, sum(n_hdus) AS hdus FROM files GROUP BY status ORDER BY 2 DESC",
+    ),
+    (
+        "Which kinds of HDU, and how large are their data?",
+        "SELECT kind, count(*) AS hdus, sum(data_size) AS bytes "
+        "FROM hdus GROUP BY kind ORDER BY hdus DESC, kind LIMIT 6",
+    ),
+    (
+        "Which exposures were taken through F606W for more than 500 seconds?",
+        "SELECT parse_filename(f.url) AS file, f.value AS filter, e.real AS exptime "
+        "FROM cards f JOIN cards e USING (url, hdu) "
+        "WHERE f.keyword = 'FILTER' AND f.value = 'F606W' AND e.keyword = 'EXPTIME' AND e.real > 500 ORDER BY file",
+    ),
+    (
+        "Which files are not whole, and why?",
+        "SELECT parse_filename(url) AS file, status, error FROM files WHERE status <> 'ok' ORDER BY file LIMIT 5",
+    ),
+)
+
+
+NEXT_QUESTION = "SELECT keyword, count(*) AS n FROM cards GROUP BY 1 ORDER BY n DESC LIMIT 9"
+
+
+def run_demo(folder: str) -> None:
+    """Index the demonstration's files, and print what can be asked of their catalogue.
+
+    Parameters
+    ----------
+    folder : str
+        Gets ``survey``, the generated files, and ``catalogue``. What is there already is kept and brought up to date.
+    """
+    survey, catalogue = Path(folder) / "survey", str(Path(folder) / "catalogue")
+    make_survey(survey)
+    with as_file(files("astropy")) as astropy:
+        report = index([str(survey), str(astropy)], catalogue)
+    print(screen.summary(report))
+    opened = Catalogue(catalogue)
+    for question, query in QUESTIONS:
+        print(f"\n{question}")
+        screen.print_table(opened.sql(query), width=_WIDTH)
+
+    exposure = survey / "demo0000_flt.fits"
+    unit = next(unit for unit in load_headers(str(exposure)) if unit.index == 1)
+    print(f"\nOne HDU, straight from its file: {exposure}, HDU 1")
+    print(f"its data are bytes {unit.data_offset:,} to {unit.data_offset + unit.data_size:,}, its header begins")
+    print("\n".join(f"  {one_line(card.image).rstrip()}" for card in unit.fits.cards[:5]))
+    print("\nNow ask for yourself:")
+    print(f'  crawler query {catalogue} "{NEXT_QUESTION}"')
+    print(f"  crawler headers {exposure} --keyword FILTER --keyword EXPTIME")
+
+
+def make_survey(folder: Path) -> None:
+    """Write exposures of an invented camera: a primary header and one image each, alike but for what differs.
+
+    The last one is cut short, as some are in every real archive. Nothing is written where it is there already.
+    """
+    import numpy as np  # noqa: PLC0415
+    from astropy.io import fits  # noqa: PLC0415 - half a second that only the demonstration needs
+
+    folder.mkdir(parents=True, exist_ok=True)
+    last = folder / f"demo{_EXPOSURES - 1:04}_flt.fits"
+    if last.exists():
+        return
+    for number in range(_EXPOSURES):
+        primary = fits.PrimaryHDU()
+        primary.header["TELESCOP"] = ("DEMO-1M", "an invented telescope")
+        primary.header["DATE-OBS"] = (
+            f"2026-03-{1 + number // 6:02}T0{number % 6}:12:00.000",
+            "[UTC] begin of exposure",
+        )
+        primary.header["FILTER"] = (("F606W", "F814W", "F435W")[number % 3], "element in the beam")
+        primary.header["EXPTIME"] = (120.0 * (1 + number % 8), "[s] exposure time")
+        primary.header["HIERARCH DEMO DET CHIP TEMP"] = (183.2 + number / 10, "[K] detector temperature")
+        image = fits.ImageHDU(np.full((64, 64), number, np.int16), name="SCI")
+        image.header["BUNIT"] = ("electron", "unit of the pixels")
+        fits.HDUList([primary, image]).writeto(folder / f"demo{number:04}_flt.fits")
+    last.write_bytes(last.read_bytes()[:-4000])

@@ -1,0 +1,148 @@
+"""What a crawl and a table look like on a terminal, and in a pipe.
+
+Everything shown may come from untrusted headers: control characters are escaped, and nothing is taken for markup.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import pyarrow as pa
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from crawler.run import Report
+from crawler.stores.urls import one_line
+
+PLAIN_SECONDS = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+_MOST_ROWS = 200
+_MOST_WIDTH = 120  # characters of one value in a table
+
+
+class Progress:
+    """Progress of a crawl on standard error: a live line on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._report: Report | None = None
+        self._begun = self._last_line = time.monotonic()
+
+    @contextmanager
+    def shown(self) -> Iterator[Progress]:
+        """Show progress while the crawl runs."""
+        if not self._console.is_terminal:
+            yield self
+            return
+        with Live(console=self._console, get_renderable=self._line, refresh_per_second=4, transient=True):
+            yield self
+
+    def __call__(self, report: Report) -> None:
+        """Take the report as it stands now."""
+        self._report = report
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line >= PLAIN_SECONDS:
+            self._last_line = now
+            self._console.print(self._line(), soft_wrap=True, highlight=False)
+
+    def _line(self) -> Text:
+        report = self._report
+        seconds = time.monotonic() - self._begun
+        if report is None or not report.listed:
+            return Text(f"listing, {clock(seconds)}")
+        done = report.files + report.skipped
+        total = f"{report.listed:,}" + ("" if report.listing_ended else "+")
+        parts = [f"{done:,} of {total} files", f"{report.files / max(seconds, 1e-9):,.0f} files/s"]
+        parts += [f"{report.requests:,} requests", size(report.bytes_read)]
+        parts += [f"{count:,} {status}" for status, count in sorted(report.walked.items()) if status != "ok"]
+        if report.listing_ended and 0 < done < report.listed:
+            parts.append(f"{clock(seconds / done * (report.listed - done))} left")
+        else:
+            parts.append(clock(seconds))
+        return Text(", ".join(parts))
+
+
+def summary(report: Report) -> str:
+    """Return what a finished crawl did, in a few lines."""
+    lines = []
+    if report.files or not report.skipped:
+        rate = f", {report.files / report.seconds:,.0f} files/s" if report.seconds else ""
+        lines.append(f"walked     {report.files:,} files in {clock(report.seconds)}{rate}")
+        kinds = [f"{count:,} {status}" for status, count in report.walked.most_common()]
+        lines.append(f"           {', '.join(kinds)}")
+        lines.append(f"found      {report.hdus:,} HDUs, {report.cards:,} cards")
+        each = report.requests / report.files if report.files else 0
+        lines.append(f"read       {size(report.bytes_read)} in {report.requests:,} requests, {each:.1f} a file")
+    if report.skipped:
+        lines.append(f"unchanged  {report.skipped:,} files")
+    lines.append(f"catalogue  {one_line(report.catalogue, limit=2000)} (version {report.version})")
+    return "\n".join(lines)
+
+
+def as_json(report: Report) -> str:
+    """Return a report as one JSON object."""
+    names = [name for name in Report.__slots__ if name != "walked"]
+    return json.dumps({name: getattr(report, name) for name in names} | {"walked": dict(report.walked)})
+
+
+def print_table(rows: pa.Table, *, width: int | None = None) -> None:
+    """Print rows for a person: at most 200 of them, long values cut."""
+    shown = rows.slice(0, _MOST_ROWS)
+    table = Table(header_style="bold")
+    for field in rows.schema:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+        table.add_column(Text(one_line(field.name)), justify="right" if number else "left", overflow="fold")
+    for row in zip(*(column.to_pylist() for column in shown.columns), strict=True):
+        table.add_row(*(Text(_cell(value)) for value in row))
+    console = Console(width=width)
+    console.print(table)
+    if rows.num_rows > _MOST_ROWS:
+        console.print(f"{rows.num_rows - _MOST_ROWS:,} more rows: add a LIMIT, or --csv for all of them")
+
+
+def print_csv(rows: pa.Table, out: TextIO = sys.stdout) -> None:
+    """Print all rows as CSV (RFC 4180), a null as nothing; control characters escaped, as on a terminal."""
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(one_line(name, limit=1000) for name in rows.column_names)
+    for batch in rows.to_batches(max_chunksize=10_000):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            writer.writerow("" if value is None else _text(value) for value in row)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for a person, in decimal units."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{count:,} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration for a person."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else _text(value)
+    return text if len(text) <= _MOST_WIDTH else text[: _MOST_WIDTH - 1] + "…"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    return one_line(str(value), limit=10**9)
