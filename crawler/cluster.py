@@ -9,23 +9,27 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
 from distributed import Client, LocalCluster
-from distributed.client import FutureCancelledError
-from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from crawler.crawl import Receipt, crawl_partition
 from crawler.errors import ClusterError
 from crawler.job import CrawlJob
+from crawler.stores.urls import one_line
 
 _POLL = 0.2
 """Seconds after which the driver looks whether it should stop: a signal does not wake a thread that waits."""
+
+_LOST = (CancelledError, OSError, RuntimeError)
+"""What Dask raises where there is no scheduler any more; its CommClosedError and time-outs are OSErrors."""
 
 _stopped: set[str] = set()
 """On a worker: ids of the crawls that begin no further walk."""
@@ -48,10 +52,19 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
             host="127.0.0.1",
             dashboard_address=None,
             silence_logs=logging.ERROR,
+            preload=[__name__],
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def dask_setup(_worker: object) -> None:
+    """Leave Ctrl-C to the driver, on a worker that has its terminal: Dask calls this as `local_client` starts one.
+
+    A terminal sends SIGINT to every process of the group. The driver then asks the workers for what they have.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class DaskExecutor:
@@ -73,55 +86,112 @@ class DaskExecutor:
         ClusterError
             The scheduler was lost, or a partition killed worker after worker.
         """
-        done: queue.Queue[Any] = queue.Queue()
-        running: dict[str, Any] = {}
-        stopping = False
-        failure: BaseException | None = None
+        underway = _Underway(self._client, job)
         exhausted = False
-        number = 0
-        while True:
-            while not (exhausted or stopping) and len(running) < self._capacity():
-                try:
-                    partition = next(todo)
-                except StopIteration:
-                    exhausted = True
-                except Exception as error:  # raised below, after what runs is collected
-                    failure, exhausted = error, True
+        failure: Exception | None = None  # raised once what is under way is collected
+        try:
+            while True:
+                while not (exhausted or failure or stop.is_set()) and underway.has_room():
+                    try:
+                        partition = next(todo, None)
+                    except Exception as error:
+                        failure = error
+                    else:
+                        exhausted = not underway.begin(partition)
+                if stop.is_set():
+                    underway.stop()
+                if not underway.running:
+                    break
+                outcome = underway.take()
+                if isinstance(outcome, Receipt):
+                    yield outcome
                 else:
-                    key = f"{job.crawl}-partition-{number}"
-                    number += 1
-                    running[key] = self._client.submit(_crawl, job, partition, key=key, pure=False)
-                    running[key].add_done_callback(done.put)
-            if not running:
-                break
-            if stop.is_set() and not stopping:
-                stopping = True
-                self._ask_workers_to_stop(job.crawl)
-            try:
-                future = done.get(timeout=_POLL)
-            except queue.Empty:
-                continue
-            del running[future.key]
-            yield self._receipt(future)
+                    failure = failure or outcome
+        finally:
+            underway.abandon()
         if failure is not None:
             raise failure
 
-    def _capacity(self) -> int:
-        """Partitions that are under way at once: every thread has one, and one that waits."""
-        threads: dict[str, int] = self._client.nthreads()
-        return max(2, 2 * sum(threads.values()))
 
-    def _ask_workers_to_stop(self, crawl: str) -> None:
-        self._client.run(_stopped.add, crawl)
+class _Underway:
+    """The partitions of one crawl that the cluster was given, and has not given back.
 
-    def _receipt(self, future: Any) -> Receipt:
+    Every method but `abandon` raises `ClusterError` where the scheduler was lost.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    job : CrawlJob
+
+    Attributes
+    ----------
+    running : dict
+        Futures by their key.
+    """
+
+    def __init__(self, client: Client, job: CrawlJob) -> None:
+        self._client = client
+        self._job = job
+        self._begun = 0
+        self._stopped = False
+        self._done: queue.Queue[Any] = queue.Queue()
+        self.running: dict[str, Any] = {}
+
+    def has_room(self) -> bool:
+        """Tell whether another may begin: every thread has one, and one that waits."""
+        with _losing_the_cluster():
+            threads: dict[str, int] = self._client.nthreads()
+        return len(self.running) < max(2, 2 * sum(threads.values()))
+
+    def begin(self, partition: pa.Table | None) -> bool:
+        """Hand out a partition; False where there is none."""
+        if partition is None:
+            return False
+        key = f"{self._job.crawl}-partition-{self._begun}"
+        self._begun += 1
+        with _losing_the_cluster():
+            future = self._client.submit(_crawl, self._job, partition, key=key, pure=False)
+        self.running[key] = future
+        future.add_done_callback(self._done.put)
+        return True
+
+    def take(self) -> Receipt | Exception | None:
+        """Wait a moment for a partition to end; return what came of it, or the error of its task."""
         try:
-            receipt: Receipt = future.result()
-        except KilledWorker as error:
-            raise ClusterError(f"a partition was lost with worker after worker: {error}") from None
-        except (FutureCancelledError, CommClosedError, OSError) as error:
-            raise ClusterError(f"the cluster was lost: {error}") from None
-        return receipt
+            future = self._done.get(timeout=_POLL)
+        except queue.Empty:
+            return None
+        del self.running[future.key]
+        with _losing_the_cluster():
+            error: Exception | None = future.exception()
+            if error is None:
+                receipt: Receipt = future.result()
+                return receipt
+        if isinstance(error, KilledWorker):
+            return ClusterError(f"a partition was lost with worker after worker: {one_line(str(error))}")
+        return error
+
+    def stop(self) -> None:
+        """Have those that run cut short, and those that wait begin nothing."""
+        if not self._stopped:
+            self._stopped = True
+            with _losing_the_cluster():
+                self._client.run(_stopped.add, self._job.crawl, on_error="ignore")  # who dies meanwhile has stopped
+
+    def abandon(self) -> None:
+        """Have nothing go on that nobody waits for any more."""
+        if self.running:
+            with suppress(ClusterError, *_LOST):
+                self.stop()
+                self._client.cancel(list(self.running.values()))
+
+
+@contextmanager
+def _losing_the_cluster() -> Iterator[None]:
+    try:
+        yield
+    except _LOST as error:
+        raise ClusterError(f"the cluster was lost: {one_line(str(error) or type(error).__name__)}") from None
 
 
 def _crawl(job: CrawlJob, partition: pa.Table) -> Receipt:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crawler.catalogue.fragments import Fragment, new_batch, write_fragment
+from crawler.catalogue.log import first_line
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.rows import tables_of
 from crawler.catalogue.schema import FINAL_STATUSES
@@ -92,11 +93,12 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
     refs = []
     for row in partition.to_pylist():
         ref = ObjectRef(**row)
-        old = known.get(ref.url)
-        if old is not None and _unchanged(ref, old):
+        old = known.get(ref.url, [])
+        # More than one row is what a run leaves that dies before it could drop repeats: this one replaces them all.
+        if len(old) == 1 and _unchanged(ref, old[0]):
             receipt.skipped += 1
             continue
-        if old is not None:
+        if old:
             receipt.replaced.append(ref.url)
         refs.append(ref)
 
@@ -145,7 +147,7 @@ def _write(job: CrawlJob, results: list[FileResult], receipt: Receipt) -> None:
     try:
         written = [write_fragment(folder, table, rows, name) for table, rows in tables.items()]
     except OSError as error:
-        raise CatalogueError(folder.url, f"cannot be written: {error.strerror or error}") from None
+        raise CatalogueError(folder.url, f"cannot be written: {first_line(error)}") from None
     receipt.fragments += [fragment for fragment in written if fragment is not None]
     receipt.hdus += tables["hdus"].num_rows
     receipt.cards += tables["cards"].num_rows
@@ -160,13 +162,42 @@ def _write(job: CrawlJob, results: list[FileResult], receipt: Receipt) -> None:
 _KNOWN = ["url", "size", "etag", "status", "walker_version"]
 
 
-def _known(job: CrawlJob, partition: pa.Table) -> dict[str, dict[str, object]]:
-    """Return what the catalogue holds of a partition's files, by url."""
+def _known(job: CrawlJob, partition: pa.Table) -> dict[str, list[dict[str, object]]]:
+    """Return the rows that the catalogue holds of a partition's files, by url.
+
+    Raises
+    ------
+    CatalogueError
+        It cannot be read.
+    """
+    known: dict[str, list[dict[str, object]]] = {}
     if job.known is None or not partition.num_rows:
-        return {}
-    files = Catalogue(job.catalogue, version=job.known).files
-    rows = files.to_table(columns=_KNOWN, filter=pc.field("url").isin(partition["url"].combine_chunks()))
-    return {row["url"]: row for row in rows.to_pylist()}
+        return known
+    for row in _rows_of(job.catalogue, job.known, partition["url"].combine_chunks()):
+        known.setdefault(str(row["url"]), []).append(row)
+    return known
+
+
+def _rows_of(location: str, version: int, urls: pa.Array) -> list[dict[str, object]]:
+    """Return the rows of some urls, of a version or, where its files are gone, of the latest.
+
+    A run deletes what it wrote and itself merged as it ends, so a version that lay between is soon gone.
+    """
+    catalogue = Catalogue(location, version=version)
+    while True:
+        try:
+            rows: list[dict[str, object]] = catalogue.files.to_table(
+                columns=_KNOWN, filter=pc.field("url").isin(urls)
+            ).to_pylist()
+        except FileNotFoundError as error:
+            latest = Catalogue(location)
+            if latest.version == catalogue.version:
+                raise CatalogueError(catalogue.url, f"is damaged: {first_line(error)}") from None
+            catalogue = latest
+        except (OSError, pa.ArrowException) as error:
+            raise CatalogueError(catalogue.url, f"cannot be read: {first_line(error)}") from None
+        else:
+            return rows
 
 
 def _unchanged(ref: ObjectRef, old: dict[str, object]) -> bool:

@@ -36,6 +36,10 @@ COMMIT_SECONDS, COMMIT_RECEIPTS = 30.0, 500
 
 _AHEAD = 64  # partitions that are listed ahead of the crawl
 
+_POLL = 0.1  # seconds after which a thread that waits looks whether it should go on: a signal does not wake it
+
+_LEAVE = 2.0  # seconds that the listing is given to end where nobody wants the rest of it
+
 
 @dataclass(slots=True)
 class Report:
@@ -171,11 +175,13 @@ class Crawl:
             open_store=lambda url: open_store(url, job.storage_options, adapter=job.adapter),
         )
         cut = partitions(listing, first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
-        with _ahead(cut, _AHEAD) as todo, _stopped_by_signals(self._stop):
+        with _stopped_by_signals(self._stop), _ahead(cut, _AHEAD, self._stop) as todo:
             first = next(todo, None)  # what cannot be listed is not worth a new catalogue
-            self._listed(listing, ended=first is None)
+            self.report.interrupted = first is None and self._stop.is_set()
+            self._listed(listing, ended=first is None and not self.report.interrupted)
             if first is None:
-                self.report.nothing_found = listing.nothing_found()
+                if not self.report.interrupted:
+                    self.report.nothing_found = listing.nothing_found()
                 return self._tell()
             self._log.create()
             before = self._log.snapshot()
@@ -187,9 +193,9 @@ class Crawl:
                     self._take(receipt)
             finally:
                 self._commit()
+                self._drop_repeats()
             self.report.interrupted = self._stop.is_set()
-            if not self.report.interrupted:
-                self._settle()
+            self._merge()
         return self._tell()
 
     def _counted(self, first: pa.Table, rest: Iterator[pa.Table], listing: Listing) -> Iterator[pa.Table]:
@@ -197,7 +203,7 @@ class Crawl:
         for partition in rest:
             self._listed(listing, ended=False)
             yield partition
-        self._listed(listing, ended=True)
+        self._listed(listing, ended=not self._stop.is_set())
 
     def _listed(self, listing: Listing, *, ended: bool) -> None:
         self.report.seen, self.report.listed = listing.seen, listing.matched
@@ -230,12 +236,14 @@ class Crawl:
             added, lambda snapshot: without_urls(self._log.folder, snapshot.fragments, replaced, self._job.crawl)
         )
 
-    def _settle(self) -> None:
-        """Leave the catalogue as one would want to find it: no object twice, no crumbs."""
-        folder, crawl = self._log.folder, self._job.crawl
+    def _drop_repeats(self) -> None:
+        """Leave each object in once: key files may name it twice."""
         if any(root.startswith("@") for root in self._job.roots):
-            self._change([], lambda snapshot: without_repeats(folder, snapshot, crawl))
-        self._change([], lambda snapshot: merge_small(folder, snapshot, crawl))
+            self._change([], lambda snapshot: without_repeats(self._log.folder, snapshot, self._job.crawl))
+
+    def _merge(self) -> None:
+        """Leave no crumbs, unless asked to stop: nothing is wrong with them."""
+        self._change([], lambda snapshot: merge_small(self._log.folder, snapshot, self._job.crawl, self._stop.is_set))
 
     def _change(self, added: list[Fragment], rewrite: Callable[[Snapshot], Change]) -> None:
         """Commit new files together with what is rewritten because of them.
@@ -261,15 +269,18 @@ Item = TypeVar("Item")
 
 
 @contextmanager
-def _ahead(items: Iterator[Item], depth: int) -> Iterator[Iterator[Item]]:
-    """Iterate on a thread of its own, at most ``depth`` items ahead of who takes them; errors come in their place."""
+def _ahead(items: Iterator[Item], depth: int, stop: threading.Event) -> Iterator[Iterator[Item]]:
+    """Iterate on a thread of its own, at most ``depth`` items ahead of who takes them; errors come in their place.
+
+    Once ``stop`` is set, who waits for an item is told that there are no more.
+    """
     ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
     leaving = threading.Event()
 
     def put(item: Item | BaseException | None) -> bool:
         while not leaving.is_set():
             try:
-                ready.put(item, timeout=0.1)
+                ready.put(item, timeout=_POLL)
             except queue.Full:
                 continue
             return True
@@ -286,7 +297,15 @@ def _ahead(items: Iterator[Item], depth: int) -> Iterator[Iterator[Item]]:
             put(None)
 
     def take() -> Iterator[Item]:
-        while (item := ready.get()) is not None:
+        while True:
+            try:
+                item = ready.get(timeout=_POLL)
+            except queue.Empty:
+                if stop.is_set():
+                    return
+                continue
+            if item is None:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -297,7 +316,7 @@ def _ahead(items: Iterator[Item], depth: int) -> Iterator[Iterator[Item]]:
         yield take()
     finally:
         leaving.set()
-        thread.join()
+        thread.join(_LEAVE)  # not longer: it may be waiting for a store
 
 
 @contextmanager

@@ -10,20 +10,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
+from pyarrow.fs import FileSelector, FileType
 
 from crawler.catalogue.fragments import Fragment
 from crawler.catalogue.schema import SCHEMA_VERSION, log_schema
 from crawler.errors import CatalogueError, CrawlerError
 from crawler.stores.storage import Folder, open_folder
+from crawler.stores.urls import one_line
 
 _NAME = "crawler-catalogue"
 _ATTEMPTS = 20
 _LOG = "_delta_log"
+
+_FAULTS = (OSError, DeltaError, pa.ArrowException, ValueError)
+"""What the libraries below raise of files that cannot be read or written. ValueError is of paths that cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,9 @@ class CatalogueLog:
         except CrawlerError as error:
             raise CatalogueError(location, str(error)) from None
         self.url = self.folder.url
+        if unquote(self.folder.path) != self.folder.path:
+            # delta-rs 1.6 writes to such a folder, and then reads from the one without the escape.
+            raise CatalogueError(self.url, "its path has a percent escape, as %20 is, in it: choose another")
 
     def create(self) -> None:
         """Make the catalogue unless it is there.
@@ -103,8 +112,10 @@ class CatalogueLog:
                 name=f"{_NAME}/{SCHEMA_VERSION}",
                 description="FITS headers: files, hdus and cards",
             )
-        except (OSError, DeltaError) as error:
-            raise CatalogueError(self.url, f"cannot be written: {_first_line(error)}") from None
+        except _FAULTS as error:
+            if not self._exists():
+                raise CatalogueError(self.url, f"cannot be written: {first_line(error)}") from None
+            self._open(None)  # another run made it first
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """Return the files of a version, the latest by default.
@@ -119,6 +130,8 @@ class CatalogueLog:
         if not actions.num_rows:
             return Snapshot(table.version(), ())
         columns = ("partition.table", "path", "size_bytes", "num_records", "min.url", "max.url")
+        if any(column not in actions.column_names or actions[column].null_count for column in columns):
+            raise CatalogueError(self.url, "holds files that another program wrote: its log lacks their urls")
         rows = zip(*(actions[column].to_pylist() for column in columns), strict=True)
         return Snapshot(table.version(), tuple(Fragment(*row) for row in rows))
 
@@ -129,8 +142,8 @@ class CatalogueLog:
         ----------
         plan : callable
             Given the latest version, returns what to add and remove. Called again, with a newer version, when
-            another run committed in between something that conflicts. It must leave no files behind from the call
-            before.
+            another run committed in between, or merged and deleted files that the plan wanted to read. It must
+            leave no files behind from the call before.
         metadata : dict
             Kept in the log with the commit.
 
@@ -147,7 +160,14 @@ class CatalogueLog:
         for _ in range(_ATTEMPTS):
             # Reopened each time: a table kept open slows with every commit (46 ms at first, 173 ms at the 400th).
             before = self.snapshot()
-            change = plan(before)
+            try:
+                change = plan(before)
+            except FileNotFoundError as error:
+                if self.snapshot().version == before.version:
+                    raise CatalogueError(self.url, f"is damaged: {first_line(error)}") from None
+                continue
+            except (OSError, pa.ArrowException) as error:
+                raise CatalogueError(self.url, f"cannot be rewritten: {first_line(error)}") from None
             now = int(time.time() * 1000)
             actions: list[AddAction | RemoveAction] = [
                 AddAction(one.path, one.size, {"table": one.table}, now, True, one.stats()) for one in change.add
@@ -166,8 +186,8 @@ class CatalogueLog:
                 )
             except CommitFailedError:
                 continue
-            except (OSError, DeltaError) as error:
-                raise CatalogueError(self.url, f"cannot be written: {_first_line(error)}") from None
+            except _FAULTS as error:
+                raise CatalogueError(self.url, f"cannot be written: {first_line(error)}") from None
             return before
         raise CatalogueError(self.url, f"other runs changed it {_ATTEMPTS} times while this one tried to commit")
 
@@ -179,30 +199,39 @@ class CatalogueLog:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise CatalogueError(self.url, f"cannot be written: {_first_line(error)}") from None
+                raise CatalogueError(self.url, f"cannot be written: {first_line(error)}") from None
 
     def _exists(self) -> bool:
+        """Tell whether there is a log with something in it.
+
+        A run that died, or one that is creating the catalogue at this moment, may have made no more than its folder.
+        """
         try:
-            return bool(self.folder.filesystem.get_file_info(self.folder.join(_LOG)).type.name == "Directory")
-        except OSError as error:
-            raise CatalogueError(self.url, f"cannot be read: {_first_line(error)}") from None
+            found = self.folder.filesystem.get_file_info(FileSelector(self.folder.join(_LOG), allow_not_found=True))
+        except NotADirectoryError:
+            return False
+        except _FAULTS as error:
+            raise CatalogueError(self.url, f"cannot be read: {first_line(error)}") from None
+        return any(info.extension in {"json", "parquet"} for info in found)
 
     def _foreign_entries(self) -> bool:
-        from pyarrow.fs import FileSelector  # noqa: PLC0415 - only for a folder that is there already
-
-        return bool(self.folder.filesystem.get_file_info(FileSelector(self.folder.path)))
+        found = self.folder.filesystem.get_file_info(FileSelector(self.folder.path))
+        return any(info.base_name != _LOG or info.type != FileType.Directory for info in found)
 
     def _open(self, version: int | None) -> DeltaTable:
         if not self._exists():
             raise CatalogueError(self.url, "there is no catalogue here")
         try:
-            table = DeltaTable(self.folder.path, version=version)
+            table = DeltaTable(self.folder.path)
+            latest = table.version()
+            if version is not None and not 0 <= version <= latest:
+                raise CatalogueError(self.url, f"there is no version {version}: the latest is {latest}")
+            if version not in {None, latest}:
+                table = DeltaTable(self.folder.path, version=version)
             name, _, schema = (table.metadata().name or "").partition("/")
-        except TableNotFoundError:
-            raise CatalogueError(self.url, f"there is no version {version}" if version else "is damaged") from None
-        except (OSError, DeltaError) as error:
+        except _FAULTS as error:
             reason = f"version {version} cannot be read" if version is not None else "cannot be read"
-            raise CatalogueError(self.url, f"{reason}: {_first_line(error)}") from None
+            raise CatalogueError(self.url, f"{reason}: {first_line(error)}") from None
         if name != _NAME or not schema.isdigit():
             raise CatalogueError(self.url, "is a Delta table, but no catalogue of FITS headers")
         if int(schema) > SCHEMA_VERSION:
@@ -210,7 +239,8 @@ class CatalogueLog:
         return table
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return what an error of a library below says, on one line of bearable length."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."
+    lines = (" ".join(line.split()) for line in str(error).splitlines())
+    # Below the first, delta-rs prints its own stack.
+    return one_line(next(filter(None, lines), type(error).__name__), limit=300)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from crawler.catalogue.fragments import Fragment
-from crawler.catalogue.log import CatalogueLog, Snapshot
+from crawler.catalogue.log import CatalogueLog, Snapshot, first_line
 from crawler.catalogue.schema import TABLES
 from crawler.errors import CatalogueError, QueryError
 from crawler.stores.urls import as_url
@@ -95,7 +95,10 @@ class Catalogue:
         """
         url = as_url(url)
         wanted = (pc.field("url") == url) & (pc.field("hdu") == hdu)
-        rows = self.hdus.to_table(columns=["header"], filter=wanted)
+        try:
+            rows = self.hdus.to_table(columns=["header"], filter=wanted)
+        except (OSError, pa.ArrowException) as error:
+            raise CatalogueError(self.url, f"version {self.version} cannot be read: {first_line(error)}") from None
         if not rows.num_rows:
             raise CatalogueError(self.url, f"holds no HDU {hdu} of {url}")
         header: bytes = rows["header"][0].as_py()

@@ -285,9 +285,7 @@ class _Pieces:
 
     def drop_before(self, start: int) -> None:
         """Forget the bytes before ``start``."""
-        self._runs = [
-            (max(at, start), run[max(0, start - at) :]) for at, run in self._runs if at + len(run) > start
-        ]
+        self._runs = [(max(at, start), run[max(0, start - at) :]) for at, run in self._runs if at + len(run) > start]
 
     def clear(self) -> None:
         """Forget everything."""

@@ -1,0 +1,121 @@
+"""Stores: the only place that knows obstore, fsspec, s3fs and aiohttp.
+
+`open_store` is the one place where the scheme of a URL picks an adapter.
+"""
+
+# Adapters are imported where they are used: each brings libraries that reading another scheme need not load.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from crawler.errors import UsageError
+from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
+from crawler.stores.urls import as_url, one_line, scheme_of
+
+__all__ = [
+    "Adapter",
+    "ByteRange",
+    "Fetched",
+    "ObjectRef",
+    "ObjectStore",
+    "as_url",
+    "is_known_scheme",
+    "open_store",
+]
+
+Adapter = Literal["auto", "obstore", "fsspec"]
+
+_WEB = ("http", "https")
+_OBSTORE_SCHEMES = ("file", "http", "https", "memory")
+_OBSTORE_OPTIONS = frozenset({"headers", "client_options", "retry_config"})
+
+
+def open_store(
+    url_or_scheme: str, storage_options: Mapping[str, object] | None = None, *, adapter: Adapter = "auto"
+) -> ObjectStore:
+    """Return the store that reads URLs of one scheme.
+
+    Parameters
+    ----------
+    url_or_scheme : str
+        ``s3``, or any URL of that scheme: the store serves all URLs of the scheme, whatever their host or
+        bucket.
+    storage_options : Mapping[str, object] or None
+        As fsspec takes them. For ``http(s)``, ``headers``, and obstore's ``client_options`` and
+        ``retry_config``, are understood by obstore; any other option means fsspec.
+    adapter : {"auto", "obstore", "fsspec"}
+        ``auto``: the system's own calls for ``file``, obstore for ``http(s)``, fsspec for all others.
+
+    Raises
+    ------
+    UsageError
+        A scheme that nothing here reads, or not by that adapter; a package that it needs is not installed.
+    """
+    scheme = scheme_of(url_or_scheme) or url_or_scheme.lower()
+    options = dict(storage_options or {})
+    if adapter not in ("auto", "obstore", "fsspec"):
+        raise UsageError(f"no such adapter: {one_line(adapter)} (auto, obstore, fsspec)")
+    if not is_known_scheme(scheme):
+        raise UsageError(
+            f"no store reads {one_line(scheme)}:// URLs "
+            "(known: file, http, https, memory, s3, gs, az, abfs, ftp, sftp and the others of fsspec)"
+        )
+    if adapter == "obstore":
+        return _obstore(scheme, options)
+    if adapter == "auto" and scheme == "file":
+        return _local(options)
+    if adapter == "auto" and scheme in _WEB and _OBSTORE_OPTIONS.issuperset(options):
+        return _obstore(scheme, options)
+    return _fsspec(scheme, options)
+
+
+def is_known_scheme(scheme: str) -> bool:
+    """Tell whether `open_store` knows the scheme, without importing what it needs."""
+    if scheme in _OBSTORE_SCHEMES:
+        return True
+    from fsspec.registry import known_implementations, registry
+
+    return scheme in known_implementations or scheme in registry
+
+
+def _local(options: Mapping[str, object]) -> ObjectStore:
+    from crawler.stores.local import LocalStore
+
+    if options:
+        raise UsageError(f"local files take no storage options: {one_line(', '.join(map(str, options)))}")
+    return LocalStore()
+
+
+def _obstore(scheme: str, options: Mapping[str, object]) -> ObjectStore:
+    from crawler.stores.object_store import ObstoreStore
+
+    if scheme not in _OBSTORE_SCHEMES:
+        raise UsageError(f"obstore does not read {one_line(scheme)}:// URLs here: use adapter auto or fsspec")
+    if unknown := [str(name) for name in options if name not in _OBSTORE_OPTIONS]:
+        raise UsageError(f"obstore takes no storage option {one_line(', '.join(unknown))}: use adapter fsspec")
+
+    def fallback() -> ObjectStore:
+        if scheme == "file":
+            return _local({})
+        return _fsspec(scheme, {"headers": options["headers"]} if "headers" in options else {})
+
+    return ObstoreStore(options, fallback=None if scheme == "memory" else fallback)
+
+
+def _fsspec(scheme: str, options: Mapping[str, object]) -> ObjectStore:
+    if scheme in _WEB:
+        from crawler.stores.web import WebStore
+
+        return WebStore(options)
+    import fsspec
+
+    from crawler.stores.filesystem import FsspecStore
+
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        raise UsageError(f"{one_line(scheme)}:// URLs need a package: {one_line(str(error))}") from error
+    return FsspecStore(options)

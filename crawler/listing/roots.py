@@ -1,0 +1,285 @@
+"""Roots, as the user names them, to a stream of objects, and that to partitions.
+
+Knows stores only by their protocol. What a listing promises:
+
+- Each object below a folder is listed once for each URL that it has there, filtered by its name. Folders
+that lie one
+  in the other, the same folder twice, and a file named beside its folder still give each URL once. A file
+  that two links lead to has two URLs.
+- A file that is named is listed, whatever it is called.
+- Entries of key files are listed as they stand, without a look at the store. An entry that is there twice is
+  listed once if both are within one partition (of `partitions`), else twice; so is one that a folder or
+  another key file has as well. Whoever must not walk an object twice has to remember what was walked.
+- Nothing is lost silently: what cannot be listed ends the listing with a `ListingError`.
+- Memory is bounded by batches and by the names of single folders, not by the number of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crawler.errors import ListingError, ObjectNotFoundError, StoreError
+from crawler.listing.globs import DEFAULT_INCLUDE, NameFilter
+from crawler.listing.key_files import read_key_file
+from crawler.stores import ObjectRef, ObjectStore, as_url
+from crawler.stores.base import LISTING_SCHEMA
+from crawler.stores.rows import batches
+from crawler.stores.urls import WEB_SCHEMES, below, one_line, printable, readable, scheme_of
+
+
+def list_roots(
+    roots: Sequence[str],
+    *,
+    include: Sequence[str] | None,
+    exclude: Sequence[str],
+    open_store: Callable[[str], ObjectStore],
+) -> Listing:
+    """List everything that ``roots`` name.
+
+    Parameters
+    ----------
+    roots : Sequence[str]
+        Each a folder or prefix, a single file, or a key file with ``@`` before its name; as a local path or
+        a URL. An ``http(s)`` URL is a folder if it ends in a slash.
+    include : Sequence[str] or None
+        Globs (see `crawler.listing.globs.NameFilter`) over the path relative to its root, decoded. None means
+        `DEFAULT_INCLUDE`, which does not apply to key files. For their entries the path is all that follows
+        the host or bucket.
+    exclude : Sequence[str]
+        Globs of names to leave out, key files' too.
+    open_store : Callable[[str], ObjectStore]
+        Called once for each scheme, with a URL of it.
+
+    Returns
+    -------
+    Listing
+        Nothing has been read yet.
+
+    Raises
+    ------
+    UsageError
+        A root that is neither path nor URL, a scheme that no store reads, a glob that cannot be understood.
+    """
+    return Listing(roots, include, exclude, open_store)
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """A root: ``given`` as the user wrote it, for messages."""
+
+    given: str
+    url: str
+
+
+class Listing(Iterator[pa.RecordBatch]):
+    """The objects that roots name, as batches of `LISTING_SCHEMA`: named files, then folders, then key files.
+
+    Made by `list_roots`. Iterating raises `ListingError` where a root cannot be listed.
+
+    Attributes
+    ----------
+    seen : int
+        Objects listed so far, before the filter.
+    matched : int
+        Objects yielded so far.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[str],
+        include: Sequence[str] | None,
+        exclude: Sequence[str],
+        open_store: Callable[[str], ObjectStore],
+    ) -> None:
+        self.seen = 0
+        self.matched = 0
+        self._roots = roots
+        self._include = include
+        self._filter = NameFilter(DEFAULT_INCLUDE if include is None else include, exclude)
+        self._key_filter = NameFilter(("*",) if include is None else include, exclude)
+        self._open_store = open_store
+        self._stores: dict[str, ObjectStore] = {}
+        named = [root for root in roots if not root.startswith("@")]
+        key_files = [root for root in roots if root.startswith("@")]
+        self._named = [_Root(root, as_url(root)) for root in dict.fromkeys(named)]
+        self._key_files = [_Root(root, as_url(root[1:])) for root in dict.fromkeys(key_files)]
+        for root in (*self._named, *self._key_files):
+            self._store(root.url)
+        self._batches = self._run()
+
+    def __iter__(self) -> Listing:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        return next(self._batches)
+
+    def nothing_found(self) -> str:
+        """Say in one line why nothing was yielded, and what to do."""
+        where = one_line(", ".join(printable(root) for root in self._roots))
+        if not self.seen:
+            return f"nothing found in {where}: there are no objects"
+        if self._include is None:
+            return (
+                f"no FITS files in {where}: {self.seen:,} objects seen, none has a FITS name "
+                "(*.fits, *.fit, *.fits.gz, ...); use --include"
+            )
+        globs = one_line(" ".join(self._filter.globs))
+        return f"no files in {where} match: {self.seen:,} objects seen, none passes --include {globs}"
+
+    def _store(self, url: str) -> ObjectStore:
+        scheme = scheme_of(url)
+        if scheme not in self._stores:
+            self._stores[scheme] = self._open_store(url)
+        return self._stores[scheme]
+
+    def _run(self) -> Iterator[pa.RecordBatch]:
+        files, folders = self._told_apart()
+        self.seen += len(files)
+        yield from self._counted(batches(files.values()))
+        named = pa.array(files, type=pa.string())
+        listed, others = self._overlaps(folders)
+        for root in listed:
+            inner = [below(o.url) for o in others if o is not root and below(o.url).startswith(below(root.url))]
+            yield from self._counted(self._folder(root, named, inner))
+        for root in self._key_files:
+            yield from self._counted(self._from_key_file(root, named))
+
+    def _counted(self, found: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in found:
+            if batch.num_rows:
+                self.matched += batch.num_rows
+                yield batch
+
+    def _told_apart(self) -> tuple[dict[str, ObjectRef], list[_Root]]:
+        """Return the single files, and the folders, that the roots name: one look at each."""
+        files: dict[str, ObjectRef] = {}
+        folders: dict[str, _Root] = {}
+        for root in self._named:
+            web = scheme_of(root.url) in WEB_SCHEMES
+            if root.url.endswith("/") or "/" not in root.url.partition("://")[2]:  # a bucket
+                folders.setdefault(below(root.url), root)
+                continue
+            try:
+                files[root.url] = self._store(root.url).head(root.url)
+            except ObjectNotFoundError as error:
+                if web:
+                    raise ListingError(printable(root.given), f"{error.reason}; folders end in /") from error
+                folders.setdefault(below(root.url), root)
+            except StoreError as error:
+                raise _listing_error(root, error) from error
+        return files, list(folders.values())
+
+    def _overlaps(self, folders: Sequence[_Root]) -> tuple[list[_Root], list[_Root]]:
+        """Return the folders to list, and those whose objects folders around them must leave to them.
+
+        A folder inside another needs no listing of its own where the outer one's finds the same: not where
+        a glob is relative to the root, nor on the web, where an index need not link to every folder.
+        """
+        listed = []
+        own = [root for root in folders if self._filter.by_path or scheme_of(root.url) in WEB_SCHEMES]
+        for root in folders:
+            outer = any(o is not root and below(root.url).startswith(below(o.url)) for o in folders)
+            if root in own or not outer:
+                listed.append(root)
+            else:  # a folder that is not there is an error all the same
+                self._first(root)
+        return listed, own
+
+    def _first(self, root: _Root) -> None:
+        try:
+            next(iter(self._store(root.url).list(root.url)), None)
+        except StoreError as error:
+            raise _listing_error(root, error) from error
+
+    def _folder(self, root: _Root, named: pa.Array, inner: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        start = len(below(root.url))
+        found = False
+        try:
+            for batch in self._store(root.url).list(root.url):
+                found = True
+                if len(named):
+                    batch = batch.filter(pc.invert(pc.is_in(batch.column("url"), named)))  # noqa: PLW2901 - less of the same
+                urls = batch.column("url").to_pylist()
+                elsewhere = [any(self._takes(url, prefix) for prefix in inner) for url in urls]
+                self.seen += sum(not any(url.startswith(prefix) for prefix in inner) for url in urls)
+                mask = [
+                    not skip and self._filter(readable(url, url[start:]))
+                    for url, skip in zip(urls, elsewhere, strict=True)
+                ]
+                yield batch.filter(pa.array(mask, type=pa.bool_()))
+        except StoreError as error:
+            raise _listing_error(root, error) from error
+        # Stores without folders cannot tell a misspelt prefix from an empty one; a bucket, or a slash at the
+        # end, says that a folder is meant.
+        tells = scheme_of(root.url) in ("file", *WEB_SCHEMES)
+        if not (found or tells or root.url.endswith("/") or "/" not in root.url.partition("://")[2]):
+            raise ListingError(printable(root.given), "no such object, and none below it")
+
+    def _takes(self, url: str, prefix: str) -> bool:
+        return url.startswith(prefix) and self._filter(readable(url, url[len(prefix) :]))
+
+    def _from_key_file(self, root: _Root, named: pa.Array) -> Iterator[pa.RecordBatch]:
+        for batch in read_key_file(printable(root.given), root.url, self._store(root.url)):
+            fresh = batch.filter(pc.invert(pc.is_in(batch.column("url"), named))) if len(named) else batch
+            self.seen += fresh.num_rows
+            paths = (
+                readable(url, url.partition("://")[2].partition("/")[2]) for url in fresh.column("url").to_pylist()
+            )
+            yield fresh.filter(pa.array([self._key_filter(path) for path in paths], type=pa.bool_()))
+
+
+def _listing_error(root: _Root, error: StoreError) -> ListingError:
+    if error.url != printable(root.url):  # something below the root
+        return ListingError(printable(root.given), str(error))
+    if isinstance(error, ObjectNotFoundError) and scheme_of(root.url) not in WEB_SCHEMES:
+        return ListingError(printable(root.given), "no such file or folder")
+    return ListingError(printable(root.given), error.reason)
+
+
+def partitions(listed: Iterable[pa.RecordBatch], *, first: int, growth: float, size: int) -> Iterator[pa.Table]:
+    """Cut a listing into partitions that grow, so that a small crawl is spread over workers all the same.
+
+    Parameters
+    ----------
+    listed : Iterable[RecordBatch]
+        Of `LISTING_SCHEMA`. Read no further than the partition that is asked for.
+    first : int
+        Rows of the first partition.
+    growth : float
+        Each partition has as many times more rows than the one before, at least 1.
+    size : int
+        Rows that a partition has at most.
+
+    Yields
+    ------
+    Table
+        Of `LISTING_SCHEMA`, never empty, each URL once (the first row of it), in the order listed; a copy,
+        so that pickling it ships no other rows. All but the last have the rows that they should, less
+        repeated URLs.
+    """
+    wanted = float(min(first, size))
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in listed:
+        at = 0
+        while at < batch.num_rows:
+            piece = batch.slice(at, int(wanted) - rows)
+            held.append(piece)
+            rows += piece.num_rows
+            at += piece.num_rows
+            if rows == int(wanted):
+                yield _partition(held)
+                held, rows = [], 0
+                wanted = min(wanted * growth, float(size))
+    if held:
+        yield _partition(held)
+
+
+def _partition(held: Sequence[pa.RecordBatch]) -> pa.Table:
+    table = pa.Table.from_batches(held, schema=LISTING_SCHEMA)
+    first = {url: row for row, url in reversed(list(enumerate(table.column("url").to_pylist())))}
+    return table.take(pa.array(sorted(first.values()), type=pa.int64())).combine_chunks()

@@ -1,0 +1,151 @@
+"""What every adapter says of a failure in the same words, and when an object counts as changed.
+
+Knows HTTP's status codes (RFC 9110, section 15), but no library.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from http import HTTPStatus
+
+from crawler.errors import (
+    AccessDeniedError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    RangeIgnoredError,
+    StoreError,
+    StoreUnavailableError,
+)
+from crawler.stores.base import ByteRange, Fetched, ObjectRef
+from crawler.stores.urls import one_line, printable
+
+_MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
+_MAY_PASS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+NO_HEAD = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
+"""Answers of servers that serve GET but will not hear of HEAD."""
+
+
+def from_status(url: str, status: int) -> StoreError:
+    """Return the error that an HTTP status means for ``url``."""
+    try:
+        said = f"HTTP {status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        said = f"HTTP {status}"
+    if status in _MISSING:
+        return missing(url, said)
+    if status in _DENIED:
+        return denied(url, said)
+    if status == HTTPStatus.PRECONDITION_FAILED:
+        return changed(url)
+    if status in _MAY_PASS or status >= 500:
+        return unavailable(url, said)
+    return failed(url, said)
+
+
+def from_os_error(url: str, error: OSError) -> StoreError:
+    """Return the error that an `OSError` of a file system means for ``url``."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or error.errno in {
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    }:
+        return missing(url)
+    if isinstance(error, IsADirectoryError):
+        return missing(url, "is a folder, not an object")
+    if error.errno == errno.ESPIPE:  # what has no offsets to read at: a fifo, a socket, a terminal
+        return missing(url, "is not a regular file")
+    if isinstance(error, PermissionError):
+        return denied(url)
+    if isinstance(error, TimeoutError):
+        return unavailable(url, "timed out")
+    # The system's own words: str(error) would repeat the path, and a library's text can hold anything.
+    said = os.strerror(error.errno) if error.errno else type(error).__name__
+    return unavailable(url, said[:1].lower() + said[1:])
+
+
+def missing(url: str, said: str = "no such object") -> ObjectNotFoundError:
+    """Say that there is nothing at ``url``."""
+    return ObjectNotFoundError(printable(url), one_line(said))
+
+
+def denied(url: str, said: str = "access denied") -> AccessDeniedError:
+    """Say that the credentials, or their absence, do not open ``url``."""
+    return AccessDeniedError(printable(url), one_line(said))
+
+
+def changed(url: str) -> ObjectChangedError:
+    """Say that the object at ``url`` is not the one that was listed."""
+    return ObjectChangedError(printable(url), "changed since it was listed")
+
+
+def range_ignored(url: str) -> RangeIgnoredError:
+    """Say that the server of ``url`` answers a range request with everything."""
+    return RangeIgnoredError(
+        printable(url), "server ignores range requests: copy the files to a store that serves ranges"
+    )
+
+
+def unavailable(url: str, said: str) -> StoreUnavailableError:
+    """Say that the store of ``url`` did not answer as it should, and may do so later."""
+    return StoreUnavailableError(printable(url), one_line(said))
+
+
+def failed(url: str, said: str) -> StoreError:
+    """Say what else went wrong."""
+    return StoreError(printable(url), one_line(said))
+
+
+def is_weak(etag: str) -> bool:
+    """Tell whether ``etag`` is a weak one, which If-Match never matches (RFC 9110, section 13.1.1)."""
+    return etag.startswith("W/")
+
+
+def same_etag(one: str, other: str) -> bool:
+    """Compare two ETags weakly (RFC 9110, section 8.8.3.2), quotes or not: S3 Inventory writes none."""
+    return one.removeprefix("W/").strip('"') == other.removeprefix("W/").strip('"')
+
+
+def fetched(asked: ObjectRef, span: ByteRange, data: bytes, answer: ObjectRef) -> Fetched:
+    """Join the bytes to the object that they are of, having made sure that it is the one asked for.
+
+    Parameters
+    ----------
+    asked : ObjectRef
+    span : ByteRange
+    data : bytes
+        Body of the answer.
+    answer : ObjectRef
+        As the answer described the object; None where it did not tell.
+
+    Raises
+    ------
+    ObjectChangedError
+        ETag or size are told by both and differ.
+    StoreUnavailableError
+        Fewer bytes came than the object has in ``span``: the answer was cut short.
+    """
+    check_same(asked, answer)
+    size = answer.size if answer.size is not None else asked.size
+    if size is not None:
+        wanted = max(0, min(span.stop, size) - span.start)
+        if len(data) != wanted:
+            raise unavailable(asked.url, f"answer has {len(data)} bytes, {wanted} were asked for")
+    return Fetched(
+        data,
+        ObjectRef(
+            url=asked.url,
+            size=size,
+            etag=answer.etag if answer.etag is not None else asked.etag,
+            version=answer.version if answer.version is not None else asked.version,
+            last_modified=answer.last_modified if answer.last_modified is not None else asked.last_modified,
+        ),
+    )
+
+
+def check_same(asked: ObjectRef, answer: ObjectRef) -> None:
+    """Raise `ObjectChangedError` where ``answer`` describes another object than ``asked``."""
+    if asked.etag is not None and answer.etag is not None and not same_etag(asked.etag, answer.etag):
+        raise changed(asked.url)
+    if asked.size is not None and answer.size is not None and asked.size != answer.size:
+        raise changed(asked.url)

@@ -1,0 +1,117 @@
+"""From what users type to a URL, and from a URL to its store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crawler.errors import UsageError
+from crawler.stores import as_url, open_store
+from crawler.stores.filesystem import FsspecStore
+from crawler.stores.local import LocalStore
+from crawler.stores.object_store import ObstoreStore
+from crawler.stores.urls import one_line, printable
+from crawler.stores.web import WebStore
+
+
+@pytest.mark.parametrize(
+    ("typed", "url"),
+    [
+        pytest.param("/data/a b#1.fits", "file:///data/a%20b%231.fits", id="path"),
+        pytest.param("/data/", "file:///data", id="folder"),
+        pytest.param("/", "file:///", id="root"),
+        pytest.param("/data/100%", "file:///data/100%25", id="percent"),
+        pytest.param("file:///data/a%20b", "file:///data/a%20b", id="file-url"),
+        pytest.param("file:/data/a", "file:///data/a", id="file-url-one-slash"),
+        pytest.param("FILE://localhost/data/a", "file:///data/a", id="file-url-host"),
+        pytest.param("file:///data/a#1?", "file:///data/a%231%3F", id="file-url-not-encoded"),
+        pytest.param("HTTP://host/a b", "http://host/a%20b", id="web"),
+        pytest.param("https://host", "https://host/", id="web-host"),
+        pytest.param("http://host/%7e%2B?a=%20b#part", "http://host/%7e%2B?a=%20b", id="web-encoded"),
+        pytest.param("s3://bucket/a%20b c#1", "s3://bucket/a%20b c#1", id="raw-key"),
+        pytest.param("github://org:repo@main/x", "github://org:repo@main/x", id="github"),
+    ],
+)
+def test_as_url(typed: str, url: str) -> None:
+    assert as_url(typed) == url
+    assert as_url(url) == url
+
+
+def test_as_url_of_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert as_url("x.fits") == (tmp_path / "x.fits").as_uri()
+    assert as_url("./x.fits") == (tmp_path / "x.fits").as_uri()
+    assert as_url("in/../x.fits") == (tmp_path / "x.fits").resolve().as_uri()
+    assert as_url("~/x.fits") == (tmp_path / "home" / "x.fits").as_uri()
+
+
+@pytest.mark.parametrize("typed", ["", "https://me:secret@host/x", "ftp://me:secret@host/x", "file://server/share"])
+def test_as_url_refuses(typed: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        as_url(typed)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        pytest.param("file:///x", LocalStore, id="file"),
+        pytest.param("http://x/", ObstoreStore, id="http"),
+        pytest.param("https", ObstoreStore, id="scheme-alone"),
+        pytest.param("memory://x", FsspecStore, id="memory"),
+        pytest.param("s3://bucket", FsspecStore, id="s3"),
+        pytest.param("ftp://host/x", FsspecStore, id="ftp"),
+    ],
+)
+def test_adapter_of_a_scheme(url: str, kind: type) -> None:
+    assert type(open_store(url)) is kind
+
+
+def test_adapter_on_request() -> None:
+    assert type(open_store("file", adapter="obstore")) is ObstoreStore
+    assert type(open_store("file", adapter="fsspec")) is FsspecStore
+    assert type(open_store("http", adapter="fsspec")) is WebStore
+
+
+def test_options_of_fsspec_mean_fsspec() -> None:
+    assert type(open_store("http", {"client_kwargs": {"trust_env": False}})) is WebStore
+    assert type(open_store("http", {"headers": {"A": "b"}})) is ObstoreStore
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        pytest.param(lambda: open_store("nosuch://x"), "nosuch", id="unknown-scheme"),
+        pytest.param(lambda: open_store("some/path"), "some/path", id="path"),
+        pytest.param(lambda: open_store("ftp://x", adapter="obstore"), "ftp", id="not-of-obstore"),
+        pytest.param(lambda: open_store("http", {"x": 1}, adapter="obstore"), "x", id="option"),
+        pytest.param(lambda: open_store("file", {"x": 1}), "x", id="option-of-local"),
+        pytest.param(lambda: open_store("file", adapter="other"), "other", id="adapter"),  # type: ignore[arg-type]  # what is tested
+    ],
+)
+def test_open_store_refuses(call, said: str) -> None:  # type: ignore[no-untyped-def]  # lambdas above
+    with pytest.raises(UsageError, match=said) as caught:
+        call()
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:pw@host/x?sig=1#f", "http://host/x?..."),
+        ("http://host/x", "http://host/x"),
+        ("ftp://me:pw@host/x", "ftp://host/x"),
+        ("s3://bucket/a?b\nc", "s3://bucket/a?b\\nc"),
+        ("/path/\udcff", "/path/\\udcff"),
+    ],
+    ids=["web", "plain", "ftp", "raw-key", "path"],
+)
+def test_printable(url: str, shown: str) -> None:
+    assert printable(url) == shown
+
+
+def test_one_line() -> None:
+    assert one_line("a\r\n\x1b[31mb\xa0c\u2028d") == "a\\r\\n\\x1b[31mb c d"
+    assert one_line("x" * 300) == "x" * 197 + "..."
