@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 import crawler
-from crawler.errors import CrawlerError, UsageError
+from crawler.errors import CrawlerError, FormatError, UsageError
+
+if TYPE_CHECKING:
+    from crawler.headers import HeaderUnit
 
 # Each command imports what it needs: `crawler --help` should not wait for Arrow, Delta and Dask.
 # ruff: noqa: PLC0415
@@ -135,30 +138,40 @@ def index(
 def headers(url: str, hdu: int | None, keyword: tuple[str, ...], store: Any) -> int:
     """Print the headers of one FITS file, read from where it lies."""
     from crawler import load_headers
-    from crawler.stores.urls import one_line
 
     wanted = {name.upper() for name in keyword}
     found = False
     count = 0
-    for unit in load_headers(url, store=store):
-        count += 1
-        if hdu is not None and unit.index < hdu:
-            continue
-        units = unit.hdu
-        if not wanted:
-            place = f"header {unit.offset}+{unit.length}, data {unit.data_offset}+{unit.data_size}"
-            print(f"# HDU {unit.index} {one_line(units.kind)}: {place}")
-        for name, text in _card_lines(units.header):
-            if not wanted or name.upper() in wanted:
-                found = True
-                print(f"{unit.index}\t{one_line(text)}" if wanted else one_line(text))
-        if hdu is not None:
-            break
+    try:
+        for unit in load_headers(url, store=store):
+            count += 1
+            if hdu is not None and unit.index < hdu:
+                continue
+            found |= _print_header(unit, wanted)
+            if hdu is not None:
+                break
+    except FormatError as fault:
+        return fail(f"{url}: {fault}", 1)
     if hdu is not None and count <= hdu:
-        return fail(f"there is no HDU {hdu}: the file has {count}", 1)
-    if wanted and not found:
-        return fail(f"no card of {', '.join(sorted(wanted))}", 1)
+        return fail(f"{url}: there is no HDU {hdu}, the file has {count}", 1)
+    if not found:
+        return fail(f"{url}: no card of {', '.join(sorted(wanted))}", 1)
     return 0
+
+
+def _print_header(unit: HeaderUnit, wanted: set[str]) -> bool:
+    """Print one header, or those of its cards that are wanted; return whether anything was printed."""
+    from crawler.stores.urls import one_line
+
+    if not wanted:
+        place = f"header {unit.offset}+{unit.length}, data {unit.data_offset}+{unit.data_size}"
+        print(f"# HDU {unit.index} {one_line(unit.hdu.kind)}: {place}")
+        print("\n".join(one_line(text) for _, text in _card_lines(unit.hdu.header)))
+        return True
+    lines = [text for name, text in _card_lines(unit.hdu.header) if name.upper() in wanted]
+    for line in lines:
+        print(f"{unit.index}\t{one_line(line)}")
+    return bool(lines)
 
 
 def _card_lines(header: bytes) -> list[tuple[str, str]]:

@@ -178,7 +178,7 @@ class Crawl:
         with _stopped_by_signals(self._stop), _ahead(cut, _AHEAD, self._stop) as todo:
             first = next(todo, None)  # what cannot be listed is not worth a new catalogue
             self.report.interrupted = first is None and self._stop.is_set()
-            self._listed(listing, ended=first is None and not self.report.interrupted)
+            self._listed(listing)
             if first is None:
                 if not self.report.interrupted:
                     self.report.nothing_found = listing.nothing_found()
@@ -201,13 +201,13 @@ class Crawl:
     def _counted(self, first: pa.Table, rest: Iterator[pa.Table], listing: Listing) -> Iterator[pa.Table]:
         yield first
         for partition in rest:
-            self._listed(listing, ended=False)
+            self._listed(listing)
             yield partition
-        self._listed(listing, ended=not self._stop.is_set())
+        self._listed(listing)
 
-    def _listed(self, listing: Listing, *, ended: bool) -> None:
+    def _listed(self, listing: Listing) -> None:
         self.report.seen, self.report.listed = listing.seen, listing.matched
-        self.report.listing_ended = ended
+        self.report.listing_ended = listing.ended
         self._tell()
 
     def _tell(self) -> Report:

@@ -56,18 +56,21 @@ class Progress:
 
     def _line(self) -> Text:
         report = self._report
-        seconds = time.monotonic() - self._begun
         if report is None or not report.listed:
-            return Text(f"listing, {clock(seconds)}")
+            return Text(f"listing, {clock(time.monotonic() - self._begun)}")
+        # Since the crawl began: a cluster's start is not its speed. What came last counts until more comes.
+        seconds = report.seconds
         done = report.files + report.skipped
         total = f"{report.listed:,}" + ("" if report.listing_ended else "+")
         parts = [f"{done:,} of {total} files", f"{report.files / max(seconds, 1e-9):,.0f} files/s"]
         parts += [f"{report.requests:,} requests", size(report.bytes_read)]
         parts += [f"{count:,} {status}" for status, count in sorted(report.walked.items()) if status != "ok"]
-        if report.listing_ended and 0 < done < report.listed:
+        if not report.listing_ended or not done:
+            parts.append(clock(time.monotonic() - self._begun))
+        elif done < report.listed:
             parts.append(f"{clock(seconds / done * (report.listed - done))} left")
         else:
-            parts.append(clock(seconds))
+            parts.append("finishing")
         return Text(", ".join(parts))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from crawler.errors import CorruptError, FormatError, ObjectChangedError, StoreError, StoreUnavailableError
-from crawler.fits.compression import READABLE, Decompressor, sniff
+from crawler.fits.compression import MAGIC_BYTES, READABLE, Decompressor, sniff
 from crawler.fits.units import Hdu
 from crawler.fits.walker import EndOfFile, HeaderWalker, Limits, ReadPolicy
 from crawler.stores.base import ByteRange, ObjectRef, ObjectStore
@@ -94,7 +94,7 @@ class FileWalk:
         self._reach = 0  # one past the furthest byte that was read
 
     def __iter__(self) -> Iterator[Hdu]:
-        head = b"" if self.ref.size == 0 else self._read(0, self._policy.first)
+        head = b"" if self.ref.size == 0 else self._read(0, max(self._policy.first, MAGIC_BYTES))
         self.compression = sniff(head)
         if self.compression is None:
             yield from self._walk(_Plain(self), self.ref.size, head)

@@ -13,7 +13,7 @@ from crawler.catalogue.fragments import Fragment
 from crawler.catalogue.log import CatalogueLog, Snapshot, first_line
 from crawler.catalogue.schema import TABLES
 from crawler.errors import CatalogueError, QueryError
-from crawler.stores.urls import as_url
+from crawler.stores.urls import as_url, one_line
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -151,4 +151,4 @@ class Catalogue:
 def _reason(error: Exception) -> str:
     """Return DuckDB's message on one line, without its picture of where in the query."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and set(line.strip()) != {"^"}]
-    return "; ".join(line for line in lines if not line.startswith("LINE "))
+    return one_line("; ".join(line for line in lines if not line.startswith("LINE ")), limit=1000)

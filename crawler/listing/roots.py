@@ -2,10 +2,9 @@
 
 Knows stores only by their protocol. What a listing promises:
 
-- Each object below a folder is listed once for each URL that it has there, filtered by its name. Folders
-that lie one
-  in the other, the same folder twice, and a file named beside its folder still give each URL once. A file
-  that two links lead to has two URLs.
+- Each object below a folder is listed once for each URL that it has there, filtered by its name. Folders that lie one
+  in the other, the same folder twice, and a file named beside its folder still give each URL once. A file that two
+  links lead to has two URLs.
 - A file that is named is listed, whatever it is called.
 - Entries of key files are listed as they stand, without a look at the store. An entry that is there twice is
   listed once if both are within one partition (of `partitions`), else twice; so is one that a folder or
@@ -86,6 +85,8 @@ class Listing(Iterator[pa.RecordBatch]):
         Objects listed so far, before the filter.
     matched : int
         Objects yielded so far.
+    ended : bool
+        There is no more.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Listing(Iterator[pa.RecordBatch]):
     ) -> None:
         self.seen = 0
         self.matched = 0
+        self.ended = False
         self._roots = roots
         self._include = include
         self._filter = NameFilter(DEFAULT_INCLUDE if include is None else include, exclude)
@@ -115,7 +117,11 @@ class Listing(Iterator[pa.RecordBatch]):
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        return next(self._batches)
+        batch = next(self._batches, None)
+        if batch is None:
+            self.ended = True
+            raise StopIteration
+        return batch
 
     def nothing_found(self) -> str:
         """Say in one line why nothing was yielded, and what to do."""

@@ -1,0 +1,365 @@
+"""One file in a store: what its row says, what was asked of the store, and what happens when the file changes."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import random
+import tracemalloc
+import zipfile
+import zlib
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from crawler import walk as walk_module
+from crawler.errors import AccessDeniedError, CorruptError, StoreUnavailableError
+from crawler.fits.walker import Limits, ReadPolicy
+from crawler.stores.base import ByteRange, Fetched, ObjectRef
+from crawler.walk import FileResult, FileWalk, walk_file
+from tests.fits_files import (
+    BLOCK,
+    BytesStore,
+    MiB,
+    Place,
+    bintable_hdu,
+    card,
+    entry,
+    header,
+    image_hdu,
+    places,
+)
+
+NOISE = random.Random(5).randbytes(300_000)
+URL = "memory://bucket/file.fits"
+
+
+def case(name: str, *values: Any) -> Any:
+    return pytest.param(*values, id=name)
+
+
+def pack_gzip(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+def pack_zip(data: bytes) -> bytes:
+    sink = BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("file.fits", data)
+    return sink.getvalue()
+
+
+def walk(store: BytesStore, **options: Any) -> FileResult:
+    return walk_file(store, store.ref(), **options)
+
+
+def summary(result: FileResult) -> tuple[str, str | None, str | None, int, int | None]:
+    return result.status, result.error, result.compression, len(result.hdus), result.trailing_bytes
+
+
+FILE = image_hdu() + bintable_hdu(10, 300) + image_hdu((100_000,), xtension="IMAGE") + bintable_hdu(8, 100, heap=77)
+PLACES = [
+    Place("primary", 0, BLOCK, 0),
+    Place("BINTABLE", BLOCK, 2 * BLOCK, 3000),
+    Place("IMAGE", 4 * BLOCK, 5 * BLOCK, 100_000),
+    Place("BINTABLE", 40 * BLOCK, 41 * BLOCK, 877),
+]
+
+
+@pytest.mark.parametrize("tells", ["all", "size", "nothing"])
+def test_plain_file(tells: Any) -> None:
+    store = BytesStore(FILE, tells=tells)
+    result = walk(store)
+    assert places(result.hdus) == PLACES
+    assert summary(result) == ("ok", None, None, 4, 0)
+    assert result.pinned == (tells == "all")
+    assert result.ref == ObjectRef(URL, len(FILE), '"1"' if tells == "all" else None)
+    # The first read holds three headers; the fourth lies behind 100 kB of data.
+    last = 40 * BLOCK + (34560 if tells == "nothing" else 2 * BLOCK)
+    assert store.asked == [(0, 65536), (40 * BLOCK, last)]
+    assert result.requests == 2
+    assert result.bytes_read == 65536 + 2 * BLOCK
+
+
+def test_a_ref_that_knows_nothing_is_pinned_by_the_first_answer() -> None:
+    store = BytesStore(FILE)
+    result = walk_file(store, ObjectRef(URL))
+    assert summary(result) == ("ok", None, None, 4, 0)
+    assert result.pinned
+    assert result.ref == store.ref()
+    assert store.asked == [(0, 65536), (40 * BLOCK, 42 * BLOCK)]
+
+
+@pytest.mark.parametrize("policy", [ReadPolicy(), ReadPolicy(first=1), ReadPolicy(80, 80, 80)], ids=str)
+def test_policy_changes_requests_but_not_results(policy: ReadPolicy) -> None:
+    for content in (FILE, pack_gzip(FILE), bz2.compress(FILE)):
+        result = walk(BytesStore(content), policy=policy)
+        assert (result.status, places(result.hdus), result.trailing_bytes) == ("ok", PLACES, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        case("empty", b"", ("not-fits", "empty file (byte 0)", None, 0, None)),
+        case("text", b"text", ("not-fits", "does not begin with SIMPLE but with b'text' (byte 0)", None, 0, None)),
+        case("SIMPLE = F", image_hdu((5,), simple=False), ("ok", None, None, 1, 0)),
+        case("junk after it", FILE + b"junk", ("ok", None, None, 4, 4)),
+        case("truncated", FILE[:-3000],
+             ("truncated", "file ends inside the padding of the header of HDU 3 (byte 117960)", None, 4, None)),
+        case("corrupt", image_hdu() + image_hdu((), "NAXIS   = -1", xtension="IMAGE"),
+             ("corrupt", "NAXIS = -1 is not from 0 to 999 (byte 2880)", None, 1, None)),
+        case("gzip", pack_gzip(FILE), ("ok", None, "gzip", 4, 0)),
+        case("gzip, two members", pack_gzip(FILE[:5000]) + pack_gzip(FILE[5000:]), ("ok", None, "gzip", 4, 0)),
+        case("gzip, NULs between members", pack_gzip(FILE[:5000]) + bytes(512) + pack_gzip(FILE[5000:]),
+             ("ok", None, "gzip", 4, 0)),
+        case("gzip, garbage after it", pack_gzip(FILE) + b"garbage", ("ok", None, "gzip", 4, 0)),
+        case("gzip of junk after it", pack_gzip(FILE + b"junk"), ("ok", None, "gzip", 4, 4)),
+        case("gzip of nothing", pack_gzip(b""), ("not-fits", "empty file (byte 0)", "gzip", 0, None)),
+        case("gzip of text", pack_gzip(b"text"),
+             ("not-fits", "does not begin with SIMPLE but with b'text' (byte 0)", "gzip", 0, None)),
+        case("gzip of a truncated file", pack_gzip(FILE[:200]),
+             ("truncated", "file ends at byte 200, inside the header of HDU 0 (byte 0)", "gzip", 0, None)),
+        case("gzip of gzip", pack_gzip(b"\x1f\x8b\x08\0\0\0"),
+             ("not-fits", r"does not begin with SIMPLE but with b'\x1f\x8b\x08\x00\x00\x00' (byte 0)",
+              "gzip", 0, None)),
+        case("bzip2", bz2.compress(FILE), ("ok", None, "bzip2", 4, 0)),
+        case("bzip2, two streams", bz2.compress(FILE[:5000]) + bz2.compress(FILE[5000:]), ("ok", None, "bzip2", 4, 0)),
+        case("xz", lzma.compress(FILE),
+             ("corrupt", "cannot be read: compressed with xz, unpack it first (byte 0)", "xz", 0, None)),
+        case("zip", pack_zip(FILE),
+             ("corrupt", "cannot be read: compressed with zip, unpack it first (byte 0)", "zip", 0, None)),
+        case(".Z", b"\x1f\x9d\x90" + NOISE,
+             ("corrupt", "cannot be read: compressed with compress, unpack it first (byte 0)", "compress", 0, None)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("tells", ["all", "nothing"])
+@pytest.mark.parametrize("name", ["file.fits", "file.fits.gz", "file"])
+def test_row(content: bytes, expected: tuple[Any, ...], tells: Any, name: str) -> None:
+    """The content tells what a file is, whatever its name says and whatever the store tells."""
+    store = BytesStore(content, tells=tells)
+    result = walk_file(store, store.ref(f"memory://bucket/{name}"))
+    assert summary(result) == expected
+    assert result.error is None or result.error.isprintable()
+    assert result.requests == len(store.asked)
+    assert result.ref.size == len(content) or result.compression not in {None, "gzip", "bzip2"}
+
+
+def test_an_object_of_size_0_is_not_asked_for() -> None:
+    store = BytesStore(b"")
+    assert walk(store).status == "not-fits"
+    assert store.asked == []
+
+
+@pytest.mark.parametrize("missing", [1, 1000, 70_000, 110_000], ids="{} bytes short".format)
+def test_truncated_where_the_store_tells_no_size(missing: int) -> None:
+    """An empty answer beyond the end must not be taken for the end of a whole file."""
+    content = (image_hdu() + image_hdu((110_000,), xtension="IMAGE"))[: 2 * BLOCK + 110_000 - missing]
+    store = BytesStore(content, tells="nothing")
+    result = walk(store)
+    assert result.status == "truncated"
+    assert result.error == f"file ends {missing} bytes before the data of HDU 1 do (byte {len(content)})"
+    assert result.ref.size == len(content)
+    assert result.requests == len(store.asked) < 25
+
+
+def test_whole_where_the_store_tells_no_size() -> None:
+    content = image_hdu((110_000,))
+    store = BytesStore(content, tells="nothing")
+    assert summary(walk(store)) == ("ok", None, None, 1, 0)
+    end = len(content)
+    assert store.asked == [(0, 65536), (end, end + 34560), (end - 1, end)]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "hdus"),
+    [
+        case("damaged CRC", pack_gzip(FILE)[:-8] + b"\0" * 8, "corrupt", 4),
+        case("truncated in the trailer", pack_gzip(FILE)[:-1], "truncated", 4),
+        case("second member truncated", pack_gzip(FILE[: 40 * BLOCK]) + pack_gzip(FILE[40 * BLOCK :])[:20],
+             "truncated", 3),
+        case("second member damaged", pack_gzip(FILE[: 40 * BLOCK]) + b"\x1f\x8b\x07" + bytes(20), "corrupt", 3),
+        case("bzip2, second stream truncated", bz2.compress(FILE[: 40 * BLOCK]) + bz2.compress(FILE[40 * BLOCK :])[:20],
+             "truncated", 3),
+        case("bzip2, second stream damaged", bz2.compress(FILE[: 5 * BLOCK]) + b"BZh9" + bytes(20), "corrupt", 3),
+    ],
+)  # fmt: skip
+def test_hdus_before_a_fault_of_the_stream_are_kept(content: bytes, status: str, hdus: int) -> None:
+    result = walk(BytesStore(content))
+    assert (result.status, result.trailing_bytes) == (status, None)
+    assert places(result.hdus) == PLACES[:hdus]
+    assert result.error is not None
+    assert "stream" in result.error
+    assert "byte" in result.error
+
+
+def test_damaged_middle_keeps_the_hdus_before_it() -> None:
+    content = image_hdu() + image_hdu((len(NOISE),), xtension="IMAGE", data=NOISE)
+    packer = zlib.compressobj(wbits=-15)
+    whole = b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + packer.compress(content) + packer.flush(zlib.Z_FULL_FLUSH)
+    # Then a block of the reserved type 3 (RFC 1951, section 3.2.3).
+    result = walk(BytesStore(whole + b"\x07" + packer.compress(bintable_hdu(8, 9)) + packer.flush()))
+    assert (result.status, len(result.hdus)) == ("corrupt", 2)
+    assert result.error == (
+        f"gzip stream is damaged: Error -3 while decompressing data: invalid block type (byte {len(whole)})"
+    )
+
+
+def test_compressed_file_is_read_once_from_front_to_back() -> None:
+    content = pack_gzip(image_hdu((len(NOISE),), data=NOISE) + bintable_hdu(8, 9))
+    store = BytesStore(content)
+    result = walk(store)
+    assert len(result.hdus) == 2
+    assert store.asked == [(0, 65536), (65536, 131072), (131072, 262144), (262144, len(content))]
+    assert result.bytes_read == len(content)
+
+
+def zeros(compress: Any, head: bytes, megabytes: int) -> bytes:
+    """Return a file that begins with ``head`` and goes on with zeros, compressed in members of 20 MB."""
+    return compress(head) + compress(b"\0" * 20 * MiB) * (megabytes // 20)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        case(
+            "as data",
+            header(entry("SIMPLE", True), entry("BITPIX", 8), "NAXIS   = 1", "NAXIS1  = 209715200"),
+            "truncated",
+        ),
+        case("as junk", image_hdu(), "ok"),
+    ],
+)
+@pytest.mark.parametrize(("compress", "bound"), [(pack_gzip, 8 * MiB), (bz2.compress, 16 * MiB)], ids=["gzip", "bzip2"])
+def test_a_bomb_is_walked_in_bounded_memory(compress: Any, bound: int, head: bytes, status: str) -> None:
+    store = BytesStore(zeros(compress, head, 200))
+    tracemalloc.start()
+    try:
+        result = walk(store)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (result.status, len(result.hdus)) == (status, 1)
+    assert result.trailing_bytes == (200 * MiB if status == "ok" else None)
+    assert peak < bound
+
+
+def test_a_bomb_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = walk_module.Decompressor
+    monkeypatch.setattr(walk_module, "Decompressor", lambda compression: whole(compression, max_bytes=5 * MiB))
+    result = walk(BytesStore(zeros(pack_gzip, image_hdu(), 100)))
+    assert (result.status, len(result.hdus)) == ("corrupt", 1)
+    assert result.error is not None
+    assert result.error.startswith("decompresses to more than 5242880 bytes (byte ")
+
+
+@pytest.mark.parametrize("compress", [bytes, pack_gzip, bz2.compress], ids=["plain", "gzip", "bzip2"])
+def test_a_header_that_never_ends_is_given_up(compress: Any) -> None:
+    endless = header(entry("SIMPLE", True), entry("BITPIX", 8), "NAXIS   = 0", end=None) + card("COMMENT") * 200_000
+    store = BytesStore(compress(endless))
+    result = walk(store, limits=Limits(header_bytes=100_000))
+    assert summary(result)[:2] == ("corrupt", "header of HDU 0 has no END within 100000 bytes (byte 0)")
+    assert result.bytes_read <= 200_000
+
+
+def test_headers_without_number_are_given_up() -> None:
+    result = walk(BytesStore(image_hdu() + image_hdu(xtension="IMAGE") * 50), limits=Limits(file_bytes=20 * BLOCK))
+    assert summary(result) == ("corrupt", "more than 57600 bytes of headers (byte 57600)", None, 20, None)
+
+
+OTHER = image_hdu((300_000,), "OTHER   = T") + bintable_hdu(4, 4)
+
+
+@pytest.mark.parametrize("change", [1, 2], ids=["before the first read", "between reads"])
+def test_a_file_that_is_replaced_is_walked_as_what_it_now_is(change: int) -> None:
+    store = BytesStore(FILE, becomes={change: OTHER})
+    result = walk(store)
+    assert summary(result) == ("ok", None, None, 2, 0)
+    assert b"OTHER" in result.hdus[0].header
+    assert result.ref == ObjectRef(URL, len(OTHER), '"2"')
+    assert result.pinned
+    assert store.asked.count(None) == 1
+    assert result.requests == len(store.asked) == change + 1 + 2
+
+
+def test_a_file_that_becomes_another_kind_keeps_nothing_of_the_old() -> None:
+    result = walk(BytesStore(FILE, becomes={2: b"text"}))
+    assert summary(result) == ("not-fits", "does not begin with SIMPLE but with b'text' (byte 0)", None, 0, None)
+
+
+def test_a_compressed_file_that_is_replaced() -> None:
+    packed = pack_gzip(image_hdu((len(NOISE),), data=NOISE))
+    result = walk(BytesStore(packed, becomes={3: FILE}))
+    assert summary(result) == ("ok", None, None, 4, 0)
+
+
+def test_a_file_that_changes_all_the_time_is_given_up() -> None:
+    store = BytesStore(FILE, becomes={number: FILE + bytes(number) for number in range(2, 20)})
+    result = walk(store)
+    assert summary(result) == ("unreadable", "changed since it was listed", None, 0, None)
+    assert result.requests == len(store.asked) == 6
+
+
+def test_a_file_that_is_deleted_during_its_walk() -> None:
+    store = BytesStore(FILE, becomes={2: None})
+    result = walk(store)
+    assert (result.status, result.error) == ("unreadable", "no such object")
+    assert result.requests == 2
+
+
+def test_a_file_that_is_replaced_and_then_deleted() -> None:
+    store = BytesStore(FILE, becomes={2: OTHER, 3: None})
+    result = walk(store)
+    assert summary(result) == ("unreadable", "no such object", None, 0, None)
+    assert result.requests == 3
+    assert result.ref == ObjectRef(URL, len(FILE), '"1"')  # what was listed, not what never was read
+
+
+def test_a_file_that_never_was() -> None:
+    result = walk_file(BytesStore(None), ObjectRef(URL))
+    assert summary(result) == ("unreadable", "no such object", None, 0, None)
+    assert (result.requests, result.pinned) == (1, False)
+
+
+@pytest.mark.parametrize("answer", [1, 2], ids=["first", "second"])
+def test_an_answer_that_breaks_off(answer: int) -> None:
+    store = BytesStore(FILE, cut={answer: 1000})
+    result = walk(store)
+    assert (result.status, result.error) == ("unreadable", "the answer broke off after 1000 bytes")
+    # HDUs found before it stand, as after any fault.
+    assert len(result.hdus) == (0 if answer == 1 else 3)
+
+
+def test_an_empty_answer_is_one_that_broke_off() -> None:
+    result = walk(BytesStore(FILE, cut={2: 0}))
+    assert (result.status, result.error) == ("unreadable", "the answer broke off after 0 bytes")
+
+
+class DenyingStore(BytesStore):
+    """A store that answers the first request only."""
+
+    def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
+        """Answer once."""
+        fetched = super().get(ref, span)
+        if len(self.asked) > 1:
+            raise AccessDeniedError(ref.url, "HTTP 403 Forbidden")
+        return fetched
+
+
+def test_a_store_that_stops_to_answer() -> None:
+    result = walk(DenyingStore(FILE))
+    assert summary(result) == ("unreadable", "HTTP 403 Forbidden", None, 3, None)
+    assert result.requests == 2
+
+
+def test_an_iterated_walk_raises_what_walk_file_reports() -> None:
+    ref = BytesStore(FILE).ref()
+    with pytest.raises(CorruptError, match="unpack it first"):
+        list(FileWalk(BytesStore(lzma.compress(FILE)), ref))
+    with pytest.raises(StoreUnavailableError, match=r"broke off after 5 bytes: memory://bucket/file\.fits"):
+        list(FileWalk(BytesStore(FILE, cut={1: 5}), ref))
+    walked = FileWalk(BytesStore(FILE), ref)
+    found = [(hdu.index, walked.requests) for hdu in walked]
+    assert found == [(0, 1), (1, 1), (2, 1), (3, 2)]  # read on demand
+    assert (walked.trailing_bytes, walked.compression) == (0, None)
