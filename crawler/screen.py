@@ -80,7 +80,7 @@ def summary(report: Report) -> str:
     if report.files or not report.skipped:
         rate = f", {report.files / report.seconds:,.0f} files/s" if report.seconds else ""
         lines.append(f"walked     {report.files:,} files in {clock(report.seconds)}{rate}")
-        kinds = [f"{count:,} {status}" for status, count in report.walked.most_common()]
+        kinds = [f"{count:,} {status}" for status, count in _by_count(report)]
         lines.append(f"           {', '.join(kinds)}")
         lines.append(f"found      {report.hdus:,} HDUs, {report.cards:,} cards")
         each = report.requests / report.files if report.files else 0
@@ -89,6 +89,10 @@ def summary(report: Report) -> str:
         lines.append(f"unchanged  {report.skipped:,} files")
     lines.append(f"catalogue  {one_line(report.catalogue, limit=2000)} (version {report.version})")
     return "\n".join(lines)
+
+
+def _by_count(report: Report) -> list[tuple[str, int]]:
+    return sorted(report.walked.items(), key=lambda item: (-item[1], item[0]))
 
 
 def as_json(report: Report) -> str:

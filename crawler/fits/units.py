@@ -201,17 +201,21 @@ def parse_hdu(index: int, offset: int, header: bytes) -> Hdu:
 
     extension = header.startswith(b"XTENSION")
     # Random groups are a form of primary HDU (section 6): in an extension GROUPS is a keyword like any other.
-    groups = not extension and naxis > 0 and shape[0] == 0 and structure.logical("GROUPS")
-    # With NAXIS = 0 there are no data whatever PCOUNT says (equation 1 is of arrays); astropy reads it so too.
-    elements = pcount + _product(shape[1:] if groups else shape) if naxis else 0
-    data_size = abs(bitpix) * gcount * elements // 8
+    marked = not extension and naxis > 0 and structure.logical("GROUPS")
+    groups = marked and shape[0] == 0
+    if marked and not groups:
+        # No random groups (section 6.1.1 wants NAXIS1 = 0) but a GEIS header of HST: PCOUNT and GCOUNT tell of groups
+        # in another file, and the data are the array of equation 1, as the length of real ones shows.
+        elements = _product(shape)
+    else:
+        # With NAXIS = 0 there are no data whatever PCOUNT says (equation 1 is of arrays); astropy reads it so too.
+        elements = gcount * (pcount + _product(shape[1:] if groups else shape)) if naxis else 0
+    data_size = abs(bitpix) * elements // 8
     data_offset = offset + padded(len(header) + CARD)
     if data_offset + padded(data_size) > INT64_MAX:
         raise CorruptError("data unit would end beyond 2^63 bytes", offset)
-    if extension:
-        kind = structure.string("XTENSION")
-    else:
-        kind = "groups" if groups else "primary"
+    primary = "groups" if groups else "primary"
+    kind = structure.string("XTENSION") if extension else primary
     return Hdu(
         index=index,
         kind=kind,

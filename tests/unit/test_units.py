@@ -122,6 +122,12 @@ GROUPS = [SIMPLE, entry("BITPIX", -32), "NAXIS   = 3", "NAXIS1  = 0", "NAXIS2  =
         case("groups", [*GROUPS, "GROUPS  = T", "PCOUNT  = 3", "GCOUNT  = 10"], "groups", 4 * 10 * (3 + 8)),
         case("GROUPS = F", [*GROUPS, "GROUPS  = F", "PCOUNT  = 3", "GCOUNT  = 10"], "primary", 4 * 10 * 3),
         case("no GROUPS", GROUPS, "primary", 0),
+        case(
+            "a GEIS header: GROUPS = T, but an array",
+            [SIMPLE, BITPIX, "NAXIS   = 1", "NAXIS1  = 5", "GROUPS  = T", "PCOUNT  = 38", "GCOUNT  = 4"],
+            "primary",
+            5,
+        ),
         case("GROUPS = T, but data", [SIMPLE, BITPIX, "NAXIS   = 1", "NAXIS1  = 5", "GROUPS  = T"], "primary", 5),
         # Equation 4 with no axis behind NAXIS1: the empty product is 1. CFITSIO reads it so, astropy as no data.
         case("only NAXIS1", [SIMPLE, BITPIX, "NAXIS   = 1", "NAXIS1  = 0", "GROUPS  = T", "PCOUNT  = 2"], "groups", 3),

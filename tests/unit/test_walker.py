@@ -201,6 +201,17 @@ def test_junk_of_unknown_size_is_not_held() -> None:
     assert walker.next_event() == EndOfFile(1, 64 * MiB)
 
 
+def test_junk_that_was_seen_is_not_asked_for_again() -> None:
+    walker = HeaderWalker(None, ReadPolicy(longest=1000))
+    walker.receive(0, PRIMARY + b"junk")
+    assert isinstance(walker.next_event(), Hdu)
+    assert isinstance(walker.next_event(), NeedBytes)
+    walker.receive(BLOCK, b"junk" * 20)
+    assert walker.next_event() == NeedBytes((Span(BLOCK + 80, BLOCK + 1080),))
+    walker.receive(0, PRIMARY)
+    assert walker.next_event() == NeedBytes((Span(BLOCK + 80, BLOCK + 1080),))
+
+
 def test_known_size_needs_no_read_of_the_junk() -> None:
     junk = b"\0" * 20 * MiB
     walked = walk_bytes(PRIMARY + junk)
