@@ -6,6 +6,7 @@ scheduler; workers write fragments into the catalogue's own storage.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import queue
@@ -17,7 +18,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
+from distributed.comm import connect
 from distributed.scheduler import KilledWorker
 
 from crawler.crawl import Receipt, crawl_partition
@@ -28,8 +30,11 @@ from crawler.stores.urls import one_line
 _POLL = 0.2
 """Seconds after which the driver looks whether it should stop: a signal does not wake a thread that waits."""
 
+_CONNECT = 10
+"""Seconds in which a scheduler must answer."""
+
 _LOST = (CancelledError, OSError, RuntimeError)
-"""What Dask raises where there is no scheduler any more; its CommClosedError and time-outs are OSErrors."""
+"""What Dask raises where it cannot reach the scheduler; its CommClosedError and time-outs are OSErrors."""
 
 _stopped: set[str] = set()
 """On a worker: ids of the crawls that begin no further walk."""
@@ -51,12 +56,44 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
+            # Without a dashboard, too, the scheduler serves HTTP, and warns where its usual port is taken.
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.ERROR,
             preload=[__name__],
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+@contextmanager
+def remote_client(address: str) -> Iterator[Client]:
+    """Connect to a running scheduler, and leave it running at the end.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``tcp://head-node:8786``.
+
+    Raises
+    ------
+    ClusterError
+        Nothing answers there, or what answers is no scheduler that this release of Dask understands.
+    """
+    # A client that found nobody cannot be closed, waits in its destructor and prints a traceback: look first.
+    try:
+        asyncio.run(_knock(address))
+        client = Client(address, timeout=_CONNECT, set_as_default=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ClusterError(f"no Dask scheduler answers at {address}: {one_line(str(error))}") from None
+    with client:
+        yield client
+
+
+async def _knock(address: str) -> None:
+    """Connect to an address, and see that Dask answers."""
+    arguments = Security().get_connection_args("client")
+    await (await connect(address, timeout=_CONNECT, **arguments)).close()
 
 
 def dask_setup(_worker: object) -> None:
@@ -139,7 +176,7 @@ class _Underway:
 
     def has_room(self) -> bool:
         """Tell whether another may begin: every thread has one, and one that waits."""
-        with _losing_the_cluster():
+        with self._scheduler():
             threads: dict[str, int] = self._client.nthreads()
         return len(self.running) < max(2, 2 * sum(threads.values()))
 
@@ -149,7 +186,7 @@ class _Underway:
             return False
         key = f"{self._job.crawl}-partition-{self._begun}"
         self._begun += 1
-        with _losing_the_cluster():
+        with self._scheduler():
             future = self._client.submit(_crawl, self._job, partition, key=key, pure=False)
         self.running[key] = future
         future.add_done_callback(self._done.put)
@@ -162,7 +199,7 @@ class _Underway:
         except queue.Empty:
             return None
         del self.running[future.key]
-        with _losing_the_cluster():
+        with self._scheduler():
             error: Exception | None = future.exception()
             if error is None:
                 receipt: Receipt = future.result()
@@ -175,23 +212,27 @@ class _Underway:
         """Have those that run cut short, and those that wait begin nothing."""
         if not self._stopped:
             self._stopped = True
-            with _losing_the_cluster():
+            with self._scheduler():
                 self._client.run(_stopped.add, self._job.crawl, on_error="ignore")  # who dies meanwhile has stopped
 
     def abandon(self) -> None:
         """Have nothing go on that nobody waits for any more."""
         if self.running:
-            with suppress(ClusterError, *_LOST):
+            with suppress(ClusterError), self._scheduler():
                 self.stop()
                 self._client.cancel(list(self.running.values()))
 
-
-@contextmanager
-def _losing_the_cluster() -> Iterator[None]:
-    try:
-        yield
-    except _LOST as error:
-        raise ClusterError(f"the cluster was lost: {one_line(str(error) or type(error).__name__)}") from None
+    @contextmanager
+    def _scheduler(self) -> Iterator[None]:
+        """Turn what Dask raises where there is no scheduler any more into `ClusterError`."""
+        try:
+            yield
+        except _LOST as error:
+            raise ClusterError(f"the cluster was lost: {one_line(str(error) or type(error).__name__)}") from None
+        except AttributeError:  # of None: a client that was closed forgets its scheduler
+            if self._client.scheduler is not None:
+                raise
+            raise ClusterError("the cluster was lost: its client was closed") from None
 
 
 def _crawl(job: CrawlJob, partition: pa.Table) -> Receipt:

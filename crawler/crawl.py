@@ -141,7 +141,7 @@ def _write(job: CrawlJob, results: list[FileResult], receipt: Receipt) -> None:
     """Write the rows of some files, and note on the receipt what they are."""
     if not results:
         return
-    folder = open_folder(job.catalogue)
+    folder = open_folder(job.catalogue, job.catalogue_options)
     tables = tables_of(results, job.crawl, datetime.now(UTC))
     name = new_batch(job.crawl)
     try:

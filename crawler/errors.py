@@ -11,6 +11,7 @@
     ├── StoreError            the store would not give the bytes of one object
     │   ├── ObjectNotFoundError   404
     │   ├── AccessDeniedError     401, 403
+    │   ├── ArchivedError         in an archive such as Glacier: to be restored first
     │   ├── ObjectChangedError    the object is no longer the one that was listed
     │   ├── RangeIgnoredError     the server sends whole objects where a range was asked for
     │   └── StoreUnavailableError time-out, refused connection, 5xx: may pass
@@ -92,6 +93,9 @@ class StoreError(CrawlerError):
         One line: what the store said, and what to do where that is known.
     """
 
+    status = "unreadable"
+    """Value of ``files.status`` that this fault becomes."""
+
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, reason)
         self.url = url
@@ -107,6 +111,12 @@ class ObjectNotFoundError(StoreError):
 
 class AccessDeniedError(StoreError):
     """The store knows the object or not, but will not show it to these credentials (401, 403)."""
+
+
+class ArchivedError(StoreError):
+    """The object lies in an archive (S3 Glacier and the like), and must be restored before it can be read."""
+
+    status = "archived"
 
 
 class ObjectChangedError(StoreError):

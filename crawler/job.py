@@ -32,10 +32,15 @@ class CrawlJob:
         Globs; None for the default.
     storage_options : mapping
         Of the stores of the roots, as fsspec spells them. May hold secrets: never printed, never written.
+    catalogue_options : mapping
+        Of the store of the catalogue, where it is not on the local disk; apart from those of the roots, because a public
+        bucket is read by nobody in particular and a catalogue is written by somebody. May hold secrets.
     adapter : {'auto', 'obstore', 'fsspec'}
         What reads the roots.
     concurrency : int or None
         Files that one worker walks at once; None for what suits the store.
+    allow_removals : bool
+        Remove what is gone even where that is more than a tenth of the catalogue.
     crawl : str
         Id of the run.
     known : int or None
@@ -51,8 +56,10 @@ class CrawlJob:
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    catalogue_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     adapter: Adapter = "auto"
     concurrency: int | None = None
+    allow_removals: bool = False
     crawl: str = field(default_factory=new_crawl_id)
     known: int | None = None
     batch_bytes: int = 64 * 2**20

@@ -14,12 +14,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import FrameType
 from typing import Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from crawler.catalogue.fragments import Fragment
+from crawler.catalogue.fragments import Fragment, read_fragment
 from crawler.catalogue.log import CatalogueLog, Change, Snapshot
 from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
 from crawler.crawl import Receipt, crawl_partition
@@ -33,6 +36,10 @@ workers, large ones make few tasks."""
 
 COMMIT_SECONDS, COMMIT_RECEIPTS = 30.0, 500
 """A commit is made when so much time passed or so many receipts came since the last: each costs some 40 ms."""
+
+REMOVABLE = 0.1
+"""Share of a catalogue's files that a run removes unasked. More of them gone at once is more often a disk that is not
+mounted, or a prefix that was renamed, than files that were deleted."""
 
 _AHEAD = 64  # partitions that are listed ahead of the crawl
 
@@ -60,6 +67,10 @@ class Report:
         Files walked, by status.
     skipped : int
         Files that the catalogue held unchanged.
+    removed : int
+        Files that are gone, and their rows with them.
+    withheld : int
+        Files that are gone and were not removed, because they are too many (`REMOVABLE`).
     hdus, cards : int
         Rows added.
     requests, bytes_read : int
@@ -81,6 +92,8 @@ class Report:
     nothing_found: str | None = None
     walked: Counter[str] = field(default_factory=Counter)
     skipped: int = 0
+    removed: int = 0
+    withheld: int = 0
     hdus: int = 0
     cards: int = 0
     requests: int = 0
@@ -148,9 +161,10 @@ class Crawl:
         self._job = job
         self._executor = executor
         self._progress = progress
-        self._log = CatalogueLog(job.catalogue)
+        self._log = CatalogueLog(job.catalogue, job.catalogue_options)
         self._stop = threading.Event()
         self._waiting: list[Receipt] = []
+        self._urls = Urls()
         self._last_commit = time.monotonic()
         self._begun = self._last_commit
         self.report = Report(job.crawl, self._log.url)
@@ -179,9 +193,9 @@ class Crawl:
             first = next(todo, None)  # what cannot be listed is not worth a new catalogue
             self.report.interrupted = first is None and self._stop.is_set()
             self._listed(listing)
-            if first is None:
-                if not self.report.interrupted:
-                    self.report.nothing_found = listing.nothing_found()
+            if first is None and not self.report.interrupted:
+                self.report.nothing_found = listing.nothing_found()
+            if first is None and (self.report.interrupted or not job.allow_removals):
                 return self._tell()
             self._log.create()
             before = self._log.snapshot()
@@ -189,19 +203,23 @@ class Crawl:
             if before.fragments:
                 job = self._job = replace(job, known=before.version)
             try:
-                for receipt in self._executor.map_unordered(job, self._counted(first, todo, listing), self._stop):
+                for receipt in self._executor.map_unordered(job, self._handed_out(first, todo, listing), self._stop):
                     self._take(receipt)
             finally:
                 self._commit()
                 self._drop_repeats()
             self.report.interrupted = self._stop.is_set()
+            if not self.report.interrupted:
+                self._remove_gone(before, listing)
             self._merge()
         return self._tell()
 
-    def _counted(self, first: pa.Table, rest: Iterator[pa.Table], listing: Listing) -> Iterator[pa.Table]:
-        yield first
-        for partition in rest:
+    def _handed_out(self, first: pa.Table | None, rest: Iterator[pa.Table], listing: Listing) -> Iterator[pa.Table]:
+        """Yield the partitions, remembering what was listed where that tells what is gone."""
+        for partition in chain(() if first is None else (first,), rest):
             self._listed(listing)
+            if self._job.known is not None:
+                self._urls.add(partition["url"].to_pylist())
             yield partition
         self._listed(listing)
 
@@ -241,6 +259,19 @@ class Crawl:
         if any(root.startswith("@") for root in self._job.roots):
             self._change([], lambda snapshot: without_repeats(self._log.folder, snapshot, self._job.crawl))
 
+    def _remove_gone(self, before: Snapshot, listing: Listing) -> None:
+        """Remove what the catalogue held when the run began and a listing that ended did not find again."""
+        if not listing.ended or not before.fragments:
+            return
+        folder = self._log.folder
+        held = [read_fragment(folder, one, columns=["url"])["url"].to_pylist() for one in before.of("files")]
+        gone = {url for urls in held for url in self._urls.missing(urls) if listing.covers(url)}
+        if len(gone) > REMOVABLE * sum(map(len, held)) and not self._job.allow_removals:
+            self.report.withheld = len(gone)
+        elif gone:
+            self._change([], lambda snapshot: without_urls(folder, snapshot.fragments, gone, self._job.crawl))
+            self.report.removed = len(gone)
+
     def _merge(self) -> None:
         """Leave no crumbs, unless asked to stop: nothing is wrong with them."""
         self._change([], lambda snapshot: merge_small(self._log.folder, snapshot, self._job.crawl, self._stop.is_set))
@@ -263,6 +294,33 @@ class Crawl:
             self._log.delete_files(one for one in rewritten.remove if one.batch.startswith(crawl))
             self.report.version = self._log.snapshot().version
             self._tell()
+
+
+class Urls:
+    """A set of urls at eight bytes each, that may take a url for one of its own but never the other way round.
+
+    A 64-bit hash that two urls share makes one of 10 million look listed once in a million runs: the rows of a file
+    that is gone stay until the next.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: list[npt.NDArray[np.int64]] = []
+
+    def add(self, urls: list[str]) -> None:
+        """Add urls."""
+        self._hashes.append(_hashed(urls))
+
+    def missing(self, urls: list[str]) -> list[str]:
+        """Return those that were not added."""
+        if not self._hashes:
+            return urls
+        self._hashes = [np.unique(np.concatenate(self._hashes))]
+        there = np.isin(_hashed(urls), self._hashes[0])
+        return [url for url, known in zip(urls, there, strict=True) if not known]
+
+
+def _hashed(urls: list[str]) -> npt.NDArray[np.int64]:
+    return np.fromiter(map(hash, urls), np.int64, len(urls))
 
 
 Item = TypeVar("Item")

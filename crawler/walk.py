@@ -31,7 +31,7 @@ class FileResult:
     ref : ObjectRef
         The object that was read, as the store last described it.
     status : str
-        As in the catalogue: ``ok``, ``truncated``, ``corrupt``, ``not-fits`` or ``unreadable``.
+        As in the catalogue: ``ok``, ``truncated``, ``corrupt``, ``not-fits``, ``unreadable`` or ``archived``.
     error : str or None
         One line: what, and at which byte.
     compression : str or None
@@ -251,7 +251,7 @@ def walk_file(
         except ObjectChangedError as fault:
             result.status, result.error, result.hdus, changed = "unreadable", fault.reason, [], True
         except StoreError as fault:
-            result.status, result.error = "unreadable", fault.reason
+            result.status, result.error = fault.status, fault.reason
         requests += walk.requests
         bytes_read += walk.bytes_read
         if not changed or attempt == _CHANGES:

@@ -111,7 +111,7 @@ def write_fragment(folder: Folder, name: str, rows: pa.Table, batch: str) -> Fra
         length = _HDU_GROUP if name == "hdus" else MAX_GROUP
         cuts = np.append(np.arange(0, len(order), length), len(order))
     path = f"table={name}/{batch}.parquet"
-    folder.filesystem.create_dir(folder.join(f"table={name}"), recursive=True)
+    folder.make(f"table={name}")
     with (
         folder.filesystem.open_output_stream(folder.join(path)) as sink,
         pq.ParquetWriter(sink, schema, **_writer_options(name)) as writer,

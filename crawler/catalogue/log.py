@@ -8,8 +8,9 @@ would lose their order, their row groups and the whole-url statistics.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ _NAME = "crawler-catalogue"
 _ATTEMPTS = 20
 _LOG = "_delta_log"
 
-_FAULTS = (OSError, DeltaError, pa.ArrowException, ValueError)
+FAULTS = (OSError, DeltaError, pa.ArrowException, ValueError)
 """What the libraries below raise of files that cannot be read or written. ValueError is of paths that cannot be."""
 
 
@@ -71,11 +72,13 @@ class CatalogueLog:
     ----------
     location : str
         Path or URL of the catalogue's folder.
+    storage_options : mapping, optional
+        Of its store, as fsspec spells them.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, storage_options: Mapping[str, Any] | None = None) -> None:
         try:
-            self.folder: Folder = open_folder(location)
+            self.folder: Folder = open_folder(location, storage_options)
         except CrawlerError as error:
             raise CatalogueError(location, str(error)) from None
         self.url = self.folder.url
@@ -92,7 +95,7 @@ class CatalogueLog:
             The folder holds something else, is newer than this program, or cannot be written.
         """
         if self._exists():
-            self._open(None)
+            self.open()
             return
         filesystem, path = self.folder.filesystem, self.folder.path
         try:
@@ -103,19 +106,20 @@ class CatalogueLog:
                 raise CatalogueError(
                     self.url, "is a folder with other things in it and no catalogue; name a new or an empty one"
                 )
-            filesystem.create_dir(path, recursive=True)
+            self.folder.make()
             DeltaTable.create(
-                path,
+                self.folder.log_uri,
                 schema=log_schema(),
                 partition_by=["table"],
                 mode="ignore",  # another run may be making it at this moment
                 name=f"{_NAME}/{SCHEMA_VERSION}",
                 description="FITS headers: files, hdus and cards",
+                storage_options=self.folder.log_options() or None,
             )
-        except _FAULTS as error:
+        except FAULTS as error:
             if not self._exists():
                 raise CatalogueError(self.url, f"cannot be written: {first_line(error)}") from None
-            self._open(None)  # another run made it first
+            self.open()  # another run made it first
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """Return the files of a version, the latest by default.
@@ -125,7 +129,7 @@ class CatalogueLog:
         CatalogueError
             There is no catalogue, no such version, or the log cannot be read.
         """
-        table = self._open(version)
+        table = self.open(version)
         actions = pa.table(table.get_add_actions(flatten=True))
         if not actions.num_rows:
             return Snapshot(table.version(), ())
@@ -175,7 +179,7 @@ class CatalogueLog:
             actions += [RemoveAction(one.path, True, now, one.size, {"table": one.table}) for one in change.remove]
             if not actions:
                 return None
-            table = self._open(before.version)
+            table = self.open(before.version)
             try:
                 table.create_write_transaction(
                     actions,
@@ -186,7 +190,7 @@ class CatalogueLog:
                 )
             except CommitFailedError:
                 continue
-            except _FAULTS as error:
+            except FAULTS as error:
                 raise CatalogueError(self.url, f"cannot be written: {first_line(error)}") from None
             return before
         raise CatalogueError(self.url, f"other runs changed it {_ATTEMPTS} times while this one tried to commit")
@@ -210,7 +214,7 @@ class CatalogueLog:
             found = self.folder.filesystem.get_file_info(FileSelector(self.folder.join(_LOG), allow_not_found=True))
         except NotADirectoryError:
             return False
-        except _FAULTS as error:
+        except FAULTS as error:
             raise CatalogueError(self.url, f"cannot be read: {first_line(error)}") from None
         return any(info.extension in {"json", "parquet"} for info in found)
 
@@ -218,18 +222,26 @@ class CatalogueLog:
         found = self.folder.filesystem.get_file_info(FileSelector(self.folder.path))
         return any(info.base_name != _LOG or info.type != FileType.Directory for info in found)
 
-    def _open(self, version: int | None) -> DeltaTable:
+    def open(self, version: int | None = None) -> DeltaTable:
+        """Return the Delta table at a version, the latest by default, once it is seen to be a catalogue.
+
+        Raises
+        ------
+        CatalogueError
+            There is no catalogue, no such version, or the log cannot be read.
+        """
         if not self._exists():
             raise CatalogueError(self.url, "there is no catalogue here")
         try:
-            table = DeltaTable(self.folder.path)
+            options = self.folder.log_options() or None
+            table = DeltaTable(self.folder.log_uri, storage_options=options)
             latest = table.version()
             if version is not None and not 0 <= version <= latest:
                 raise CatalogueError(self.url, f"there is no version {version}: the latest is {latest}")
             if version not in {None, latest}:
-                table = DeltaTable(self.folder.path, version=version)
+                table = DeltaTable(self.folder.log_uri, version=version, storage_options=options)
             name, _, schema = (table.metadata().name or "").partition("/")
-        except _FAULTS as error:
+        except FAULTS as error:
             reason = f"version {version} cannot be read" if version is not None else "cannot be read"
             raise CatalogueError(self.url, f"{reason}: {first_line(error)}") from None
         if name != _NAME or not schema.isdigit():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -28,6 +29,8 @@ class Catalogue:
         Path or URL of its folder.
     version : int, optional
         An earlier version, while its files are retained; the latest by default.
+    storage_options : mapping, optional
+        Of the store of a catalogue that is not on the local disk, as fsspec spells them.
 
     Attributes
     ----------
@@ -47,8 +50,10 @@ class Catalogue:
     >>> catalogue.sql("SELECT url FROM cards WHERE keyword = 'FILTER' AND value = 'F606W'")  # doctest: +SKIP
     """
 
-    def __init__(self, url: str, *, version: int | None = None) -> None:
-        self._log = CatalogueLog(url)
+    def __init__(
+        self, url: str, *, version: int | None = None, storage_options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._log = CatalogueLog(url, storage_options)
         self._snapshot: Snapshot = self._log.snapshot(version)
         self.url = self._log.url
         self.version = self._snapshot.version

@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from crawler.errors import ListingError, StoreError, UsageError
 from crawler.stores import ByteRange, ObjectStore, as_url, is_known_scheme
 from crawler.stores.base import LISTING_SCHEMA, ObjectRef
-from crawler.stores.urls import ENCODED_SCHEMES, WEB_SCHEMES, file_path, one_line, printable, scheme_of
+from crawler.stores.urls import ENCODED_SCHEMES, S3_SCHEMES, WEB_SCHEMES, file_path, one_line, printable, scheme_of
 
 _PARQUET_MAGIC = b"PAR1"
 _READ = 1 << 20
 _LONGEST_LINE = 64 * 1024
 """Bytes. An S3 key has 1,024 at most; more without a line end is no list of keys."""
 _BATCH_ROWS = 1_000
+_REWRITTEN = ENCODED_SCHEMES | (S3_SCHEMES - {"s3"})
 
 
 def read_key_file(root: str, url: str, store: ObjectStore) -> Iterator[pa.RecordBatch]:
@@ -192,5 +193,6 @@ def _urls(root: str, texts: Iterable[str | None], row: int, folder: str) -> Iter
         if not text:
             raise ListingError(root, f"row {number}: column url is empty")
         scheme = scheme_of(text)
-        raw = scheme and scheme not in ENCODED_SCHEMES and "@" not in text and is_known_scheme(scheme)
+        # As it stands is fastest; what as_url would change, or refuse, is left to it.
+        raw = scheme and scheme not in _REWRITTEN and "@" not in text and is_known_scheme(scheme)
         yield text if raw else _resolved(root, f"row {number}", text, folder)

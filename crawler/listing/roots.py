@@ -27,7 +27,7 @@ from crawler.listing.key_files import read_key_file
 from crawler.stores import ObjectRef, ObjectStore, as_url
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.stores.rows import batches
-from crawler.stores.urls import WEB_SCHEMES, below, one_line, printable, readable, scheme_of
+from crawler.stores.urls import S3_SCHEMES, WEB_SCHEMES, below, one_line, printable, readable, scheme_of
 
 
 def list_roots(
@@ -111,6 +111,7 @@ class Listing(Iterator[pa.RecordBatch]):
         self._key_files = [_Root(root, as_url(root[1:])) for root in dict.fromkeys(key_files)]
         for root in (*self._named, *self._key_files):
             self._store(root.url)
+        self._folders: list[str] = []
         self._batches = self._run()
 
     def __iter__(self) -> Listing:
@@ -122,6 +123,14 @@ class Listing(Iterator[pa.RecordBatch]):
             self.ended = True
             raise StopIteration
         return batch
+
+    def covers(self, url: str) -> bool:
+        """Tell whether an object of this URL would have been listed, had it been there.
+
+        That is: below a folder that is a root, and let through by the filter. Key files and single files say nothing
+        of what they do not name. Only right once the listing has begun.
+        """
+        return any(self._takes(url, prefix) for prefix in self._folders)
 
     def nothing_found(self) -> str:
         """Say in one line why nothing was yielded, and what to do."""
@@ -144,6 +153,7 @@ class Listing(Iterator[pa.RecordBatch]):
 
     def _run(self) -> Iterator[pa.RecordBatch]:
         files, folders = self._told_apart()
+        self._folders = [below(root.url) for root in folders]
         self.seen += len(files)
         yield from self._counted(batches(files.values()))
         named = pa.array(files, type=pa.string())
@@ -241,7 +251,7 @@ class Listing(Iterator[pa.RecordBatch]):
 def _listing_error(root: _Root, error: StoreError) -> ListingError:
     if error.url != printable(root.url):  # something below the root
         return ListingError(printable(root.given), str(error))
-    if isinstance(error, ObjectNotFoundError) and scheme_of(root.url) not in WEB_SCHEMES:
+    if isinstance(error, ObjectNotFoundError) and scheme_of(root.url) not in WEB_SCHEMES | S3_SCHEMES:
         return ListingError(printable(root.given), "no such file or folder")
     return ListingError(printable(root.given), error.reason)
 

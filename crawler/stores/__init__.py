@@ -13,7 +13,7 @@ from typing import Literal
 
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
-from crawler.stores.urls import as_url, one_line, scheme_of
+from crawler.stores.urls import S3_SCHEMES, as_url, one_line, scheme_of
 
 __all__ = [
     "Adapter",
@@ -42,17 +42,20 @@ def open_store(
     ----------
     url_or_scheme : str
         ``s3``, or any URL of that scheme: the store serves all URLs of the scheme, whatever their host or
-        bucket.
+        bucket. ``s3a`` and ``s3n`` are ``s3``.
     storage_options : Mapping[str, object] or None
         As fsspec takes them. For ``http(s)``, ``headers``, and obstore's ``client_options`` and
-        ``retry_config``, are understood by obstore; any other option means fsspec.
+        ``retry_config``, are understood by obstore; any other option means fsspec. For ``s3`` those of s3fs, and
+        obstore's two.
     adapter : {"auto", "obstore", "fsspec"}
-        ``auto``: the system's own calls for ``file``, obstore for ``http(s)``, fsspec for all others.
+        ``auto``: the system's own calls for ``file``, obstore for ``http(s)`` and ``s3``, fsspec for all
+        others.
 
     Raises
     ------
     UsageError
-        A scheme that nothing here reads, or not by that adapter; a package that it needs is not installed.
+        A scheme that nothing here reads, or not by that adapter; a package that it needs is not installed; a
+        storage option that is not known.
     """
     scheme = scheme_of(url_or_scheme) or url_or_scheme.lower()
     options = dict(storage_options or {})
@@ -63,6 +66,10 @@ def open_store(
             f"no store reads {one_line(scheme)}:// URLs "
             "(known: file, http, https, memory, s3, gs, az, abfs, ftp, sftp and the others of fsspec)"
         )
+    if scheme in S3_SCHEMES:
+        from crawler.stores.s3 import S3Store
+
+        return S3Store(options, adapter=adapter)
     if adapter == "obstore":
         return _obstore(scheme, options)
     if adapter == "auto" and scheme == "file":
@@ -74,7 +81,7 @@ def open_store(
 
 def is_known_scheme(scheme: str) -> bool:
     """Tell whether `open_store` knows the scheme, without importing what it needs."""
-    if scheme in _OBSTORE_SCHEMES:
+    if scheme in _OBSTORE_SCHEMES or scheme in S3_SCHEMES:
         return True
     from fsspec.registry import known_implementations, registry
 

@@ -73,7 +73,10 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], Callable[[str], StoreError]]
 _CAUSES = (
     (re.compile(r"ConnectionRefused"), "connection refused"),
     (re.compile(r"dns error|lookup address"), "host name not known"),
-    (re.compile(r"invalid peer certificate|InvalidCertificate|AlertReceived"), "certificate or TLS error"),
+    (
+        re.compile(r"invalid peer certificate|InvalidCertificate|AlertReceived|InvalidContentType"),
+        "certificate or TLS error",
+    ),
     (re.compile(r"kind: Timeout|TimedOut|timed out"), "timed out"),
     (re.compile(r"IncompleteBody|UnexpectedEof|kind: Interrupted|ConnectionReset"), "answer was cut short"),
     (re.compile(r"kind: Connect\b|error sending request|HTTP error"), "connection failed"),

@@ -1,20 +1,23 @@
-"""Where the catalogue's own files lie: a folder, as pyarrow reads and writes it.
+"""Where the catalogue's own files lie: a folder on the local disk or below a prefix of S3.
 
-The catalogue is read and written as Parquet files, not as FITS objects, so it wants a file system rather
-than an `ObjectStore`.
+The catalogue is read and written as Parquet files, not as FITS objects, so it wants a file system (pyarrow's) and a
+Delta log (delta-rs'), rather than an `ObjectStore`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
 
 import pyarrow.fs as pafs
 
 from crawler.errors import UsageError
-from crawler.stores.urls import as_url
+from crawler.stores.urls import S3_SCHEMES, as_url, file_path, printable, scheme_of
+
+
+def _no_options() -> dict[str, str]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +31,81 @@ class Folder:
     filesystem : pyarrow.fs.FileSystem
     path : str
         Of the folder on that file system, without a slash at its end.
+    log_uri : str
+        What delta-rs calls the folder.
+    log_options : callable
+        Returns delta-rs' storage options, with credentials that are good now. May hold secrets.
     """
 
     url: str
     filesystem: Any
     path: str
+    log_uri: str
+    log_options: Callable[[], dict[str, str]] = field(default=_no_options, repr=False)
 
     def join(self, relative: str) -> str:
         """Return the path of a file below the folder; ``relative`` is separated by slashes."""
         return f"{self.path}/{relative}"
 
+    def make(self, relative: str = "") -> None:
+        """Make the folder, or one below it. S3 has none, and would be asked for a bucket."""
+        if scheme_of(self.url) == "file":
+            self.filesystem.create_dir(self.join(relative) if relative else self.path, recursive=True)
 
-def open_folder(location: str) -> Folder:
-    """Open a folder by its path or URL. It need not exist.
+
+def open_folder(location: str, storage_options: Mapping[str, Any] | None = None) -> Folder:
+    """Open a folder by its path or URL. It need not exist; nothing is asked of the store yet.
+
+    Parameters
+    ----------
+    location : str
+    storage_options : mapping, optional
+        Of S3, as fsspec spells them; the local disk has none.
 
     Raises
     ------
     UsageError
-        It is not on the local disk.
+        It is neither on the local disk nor on S3, or an option is not known.
     """
-    url = as_url(location)
-    parts = urlsplit(url)
-    if parts.scheme != "file":
-        raise UsageError(f"a catalogue lies in a local folder, not at {parts.scheme}://: {location}")
-    path = Path(unquote_to_bytes(parts.path).decode("utf-8", "surrogateescape"))
-    return Folder(url, pafs.LocalFileSystem(), str(path))
+    url = as_url(location).rstrip("/")
+    scheme = scheme_of(url)
+    if scheme in S3_SCHEMES:
+        return _on_s3(url, storage_options or {})
+    if scheme != "file":
+        raise UsageError(f"a catalogue lies on the local disk or on s3, not at {scheme}://: {printable(location)}")
+    if storage_options:
+        raise UsageError(f"a local folder takes no storage options: {', '.join(map(str, storage_options))}")
+    path = file_path(url)
+    return Folder(url, pafs.LocalFileSystem(), path, path)
+
+
+def _on_s3(url: str, storage_options: Mapping[str, Any]) -> Folder:
+    # Imported here: a catalogue on the local disk need not wait for botocore.
+    from crawler.stores.s3_files import S3Files  # noqa: PLC0415
+    from crawler.stores.s3_options import understood  # noqa: PLC0415
+    from crawler.stores.s3_session import S3Session  # noqa: PLC0415
+
+    options = understood(storage_options)
+    if options.anon:
+        raise UsageError(f"a catalogue cannot be written without credentials: {url}")
+    session = S3Session(options)
+    # Ranges as Arrow asks for them, and listings as they are now: other runs write here too.
+    filesystem = S3Files(**options.s3fs, use_listings_cache=False, default_cache_type="none")
+
+    def log_options() -> dict[str, str]:
+        endpoint, known = session.endpoint(url), session.credentials(url)()
+        found = {
+            "aws_access_key_id": known["access_key_id"],
+            "aws_secret_access_key": known["secret_access_key"],
+            "aws_session_token": known["token"],
+            "aws_region": endpoint.region,
+            "aws_endpoint_url": endpoint.url,
+            "aws_allow_http": "true" if endpoint.url.startswith("http:") else "false",
+            "aws_virtual_hosted_style_request": "true" if endpoint.style == "virtual" else "false",
+            # A version is written only where there is none of its number yet (conditional writes, Amazon S3 User
+            # Guide), so that of two runs that commit at once one is told.
+            "aws_conditional_put": "etag",
+        }
+        return {name: value for name, value in found.items() if value}
+
+    return Folder(url, pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), url.partition("://")[2], url, log_options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, quote_from_bytes, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
 from crawler.errors import UsageError
 
@@ -16,6 +16,18 @@ WEB_SCHEMES = frozenset({"http", "https"})
 ENCODED_SCHEMES = WEB_SCHEMES | {"file"}
 """Schemes whose URLs are percent-encoded."""
 
+S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
+"""S3, and the names that Hadoop has for it."""
+
+# Amazon's own addresses of S3 ("Methods for accessing a general purpose bucket", "Amazon S3 dual-stack endpoints",
+# Amazon S3 User Guide), with the bucket before them or in the path. Not those of China, which another partition of
+# AWS serves: s3:// could not tell.
+_S3_HOST = re.compile(
+    r"(?:(?P<bucket>[a-z0-9][a-z0-9.\-]*)\.)?s3(?:-fips)?"
+    r"(?:[.-](?:dualstack\.)?[a-z]{2}(?:-[a-z]+)+-[0-9]|-external-1|-accelerate(?:\.dualstack)?)?"
+    r"\.amazonaws\.com(?::80|:443)?",
+    re.IGNORECASE,
+)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://|(file):/", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=://)[^/?#@]*:[^/?#@]*@")
 _WEB_USER = re.compile(r"(?<=://)[^/?#]*@")
@@ -45,7 +57,8 @@ def as_url(root: str) -> str:
     str
         Percent-encoded for ``file`` and ``http(s)``: encoding that is there already is kept, in the form
         that it has; only characters that no URL may hold are encoded, and a fragment is dropped. As it is
-        for all others.
+        for all others. Amazon's web addresses of S3, ``s3a`` and ``s3n`` become ``s3``, unless they have a query
+        string: a signed URL is read as it stands.
 
     Raises
     ------
@@ -66,12 +79,33 @@ def as_url(root: str) -> str:
             f"{printable(url)} holds a password, which would be written to the catalogue: "
             "give it as a storage option instead"
         )
+    if scheme in S3_SCHEMES:
+        return "s3" + url[len(scheme) :]
     if scheme not in WEB_SCHEMES:
         return url
+    if (of_s3 := _s3_url(url)) is not None:
+        return of_s3
     url = web_url(url)
     parts = urlsplit(url)
     # The path of an origin alone is "/" (RFC 9110, section 4.2.3).
     return url if parts.path else parts._replace(path="/").geturl()
+
+
+def _s3_url(url: str) -> str | None:
+    """Return the ``s3`` URL of what one of Amazon's web addresses names, or None where it is none.
+
+    The region that it names is lost: the catalogue's URL has no place for it. The store finds it out again.
+    """
+    parts = urlsplit(url)
+    host = _S3_HOST.fullmatch(parts.netloc)
+    if host is None or parts.query or "?" in url:
+        return None
+    # In a path, too, S3 takes a plus for a blank; a plus is %2B.
+    path = unquote_plus(parts.path.removeprefix("/"), errors="surrogateescape")
+    found = f"{host['bucket']}/{path}" if host["bucket"] else path
+    if found.startswith("/") or not found or any("\udc80" <= char <= "\udcff" for char in found):
+        return None
+    return f"s3://{found}"
 
 
 def _url_of_typed_path(path: str) -> str:

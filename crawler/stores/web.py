@@ -221,15 +221,17 @@ class WebStore:
                 loop: asyncio.AbstractEventLoop = fsspec.asyn.get_loop()
                 made = fsspec.asyn.sync(loop, partial(self._get_client, loop=loop, **self._client))
                 session: aiohttp.ClientSession = made
-                weakref.finalize(self, _hang_up, loop, session)
+                weakref.finalize(self, hang_up, loop, session)
                 self._opened = loop, session
             return self._opened
 
 
-def _hang_up(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
-    # Without waiting, unlike fsspec's own finalizer: run by the garbage collector, in whatever thread it
-    # runs, that one was seen to block the event loop of all stores for a second a session, while requests
-    # timed out.
+def hang_up(loop: asyncio.AbstractEventLoop, session: Any) -> None:
+    """Close a session of aiohttp or aiobotocore on the loop that it is of, without waiting.
+
+    Unlike fsspec's own finalizers: run by the garbage collector, in whatever thread it runs, one was seen to block
+    the event loop of all stores for a second a session, while requests timed out.
+    """
     if loop.is_running():
         asyncio.run_coroutine_threadsafe(session.close(), loop)
 

@@ -1,0 +1,71 @@
+"""Deleting Parquet files that no version of the catalogue needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crawler.catalogue.log import FAULTS, CatalogueLog, first_line
+from crawler.errors import CatalogueError
+
+RETENTION_HOURS = 7 * 24
+"""Files that a version before the latest has, and the latest has not, are kept so long after that one was replaced:
+earlier versions can be opened, and who is reading one is not disturbed."""
+
+ORPHAN_HOURS = 30 * 24
+"""Files that no version has are kept so long: until it commits, a run's are such, and no run lasts longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vacuumed:
+    """What was deleted.
+
+    Attributes
+    ----------
+    deleted : int
+        Files.
+    bytes : int
+    """
+
+    deleted: int
+    bytes: int
+
+
+def vacuum(location: str, *, now: bool = False, storage_options: Mapping[str, Any] | None = None) -> Vacuumed:
+    """Delete what no version that is still promised needs.
+
+    Parameters
+    ----------
+    location : str
+        Path or URL of the catalogue's folder.
+    now : bool
+        Delete everything but the files of the latest version, so that programs which read the folder's Parquet files
+        see exactly that. Only while no crawl writes to the catalogue, whose files it would take for a dead one's, and
+        nobody reads an earlier version.
+    storage_options : mapping, optional
+        Of the catalogue's store.
+
+    Raises
+    ------
+    CatalogueError
+        There is no catalogue, or it cannot be written.
+    """
+    log = CatalogueLog(location, storage_options)
+    passes = [(0, True)] if now else [(RETENTION_HOURS, False), (ORPHAN_HOURS, True)]
+    deleted = size = 0
+    for hours, orphans in passes:
+        arguments = {"retention_hours": hours, "enforce_retention_duration": False, "full": orphans}
+        try:
+            doomed = log.open().vacuum(dry_run=True, **arguments)
+            # The log also names files that the run which wrote them has deleted already.
+            found = [
+                info for info in log.folder.filesystem.get_file_info(list(map(log.folder.join, doomed))) if info.is_file
+            ]
+            if doomed:
+                log.open().vacuum(dry_run=False, **arguments)
+        except FAULTS as error:
+            raise CatalogueError(log.url, f"cannot be vacuumed: {first_line(error)}") from None
+        deleted += len(found)
+        size += sum(info.size or 0 for info in found)
+    return Vacuumed(deleted, size)

@@ -1,0 +1,352 @@
+"""S3 through s3fs: listings, descriptions, and reads of whatever obstore cannot name.
+
+s3fs makes the session from the options, in its own words, and its event loop is used; the requests are S3's own
+operations, since s3fs' file calls send a HEAD first, cannot pin a read, and hide what the answer told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import aiohttp
+import botocore.exceptions as bc
+import fsspec.asyn
+import pyarrow as pa
+from botocore.credentials import RefreshableCredentials
+from s3fs import S3FileSystem
+
+from crawler.stores.base import LISTING_SCHEMA, ByteRange, Fetched, ObjectRef
+from crawler.stores.failures import changed, check_same, denied, failed, fetched, is_weak, missing, range_ignored
+from crawler.stores.s3_errors import NO_CREDENTIALS, Asked, from_botocore
+from crawler.stores.s3_options import S3Options
+from crawler.stores.web import CONNECT_SECONDS, STALL_SECONDS, hang_up
+
+# Tries that a dead address gets: four time-outs of 3 s and waits of 7 s at most between them, 19 s together
+# ("Retries", Boto3 documentation, standard mode).
+_RETRIES = {"mode": "standard", "total_max_attempts": 4}
+_CONNECTIONS = 128
+# For how long obstore may keep credentials that renew themselves. It asks again 5 minutes before what it is told;
+# botocore renews 15 minutes before they expire, so that those that it gives have 10 minutes at least, unless they were
+# made for less.
+_KEPT = timedelta(minutes=10)
+
+CAUGHT = (bc.BotoCoreError, bc.ClientError, aiohttp.ClientError, OSError, ValueError)
+"""What a call of s3fs can raise of the store's or the network's making."""
+
+
+class Place(NamedTuple):
+    """Where an object lies; ``key`` is raw."""
+
+    bucket: str
+    key: str
+
+
+def split(url: str) -> Place:
+    """Take an ``s3`` URL apart.
+
+    Raises
+    ------
+    StoreError
+        It names no bucket.
+    """
+    bucket, _, key = url.partition("://")[2].partition("/")
+    if not bucket:
+        raise failed(url, "names no bucket: s3://BUCKET/KEY is meant")
+    return Place(bucket, key)
+
+
+class Endpoint(NamedTuple):
+    """Where requests go, as botocore resolved it from options, environment and files.
+
+    Attributes
+    ----------
+    url : str
+        Without the bucket.
+    region : str
+    style : str
+        ``path``, ``virtual`` or ``auto`` ("Virtual hosting of general purpose buckets", Amazon S3 User Guide).
+    ca_bundle : str or None
+        File of certificates to trust.
+    """
+
+    url: str
+    region: str
+    style: str
+    ca_bundle: str | None
+
+
+class S3Session:
+    """S3's operations on buckets of any name, from any thread. Opened at the first call.
+
+    Parameters
+    ----------
+    options : S3Options
+    """
+
+    def __init__(self, options: S3Options) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._opened: tuple[asyncio.AbstractEventLoop, Any, Any] | None = None
+        self._pays = {"RequestPayer": "requester"} if options.requester_pays else {}
+
+    def list(self, url: str) -> Iterator[pa.RecordBatch]:
+        """Yield every object below ``url``, a page of ListObjectsV2 at a time, in the order of S3.
+
+        Keys are sent percent-encoded ("ListObjectsV2", Amazon S3 API Reference, encoding-type), which botocore asks
+        for and undoes, so that control characters, which XML cannot hold, come through. What ends in a slash is
+        listed like any other object.
+        """
+        bucket, prefix = split(url)
+        if prefix and not prefix.endswith("/"):
+            prefix += "/"
+        token: Mapping[str, str] = {}
+        while True:
+            asked = {"Bucket": bucket, "Prefix": prefix, **token, **self._pays}
+            page = self._call(url, "list_objects_v2", asked)
+            if contents := page.get("Contents"):
+                yield _listed(bucket, contents)
+            if not page.get("IsTruncated"):
+                return
+            if not page.get("NextContinuationToken"):
+                raise failed(url, "listing broke off: the store names no next page")
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def head(self, url: str) -> ObjectRef:
+        """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
+        bucket, key = split(url)
+        if not key:
+            raise missing(url, "is a bucket, not an object")
+        asked = {"Bucket": bucket, "Key": key, **self._pays}
+        try:
+            answer = self._ask("head_object", asked)
+        except CAUGHT as error:
+            # An answer to HEAD has no body, so that 403 and 400 do not say why: the first byte is asked for.
+            if (_status(error) or 0) not in (400, 403):
+                raise self._mapped(url, error) from error
+            return self.get(ObjectRef(url), ByteRange(0, 1)).ref
+        return _described(url, answer, answer.get("ContentLength"))
+
+    def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
+        """Read one range of an object in one request. See `crawler.stores.base.ObjectStore.get`.
+
+        Only an object of no bytes, or a range beyond the end of one of unknown size, costs a second, HEAD.
+        """
+        bucket, key = split(ref.url)
+        if not key:
+            raise missing(ref.url, "is a bucket, not an object")
+        asked = {"Bucket": bucket, "Key": key, "Range": f"bytes={span.start}-{span.stop - 1}", **self._pays}
+        if ref.etag is not None and not is_weak(ref.etag):
+            asked["IfMatch"] = if_match(ref.etag)
+        try:
+            answer = self._ask("get_object", asked)
+        except CAUGHT as error:
+            if _status(error) != 416:
+                raise self._mapped(ref.url, error) from error
+            return self.beyond(ref, span)
+        if answer["ResponseMetadata"].get("HTTPStatusCode") == 206:
+            described = _described(ref.url, answer, _whole_size(answer.get("ContentRange")))
+            return fetched(ref, span, answer["Body"], described)
+        described = _described(ref.url, answer, answer.get("ContentLength"))
+        check_same(ref, described)
+        if described.size == 0:
+            return fetched(ref, span, b"", described)
+        raise range_ignored(ref.url)
+
+    def beyond(self, ref: ObjectRef, span: ByteRange) -> Fetched:
+        """Return what it means that no byte of ``span`` is there (416)."""
+        # A precondition is looked at before the range (RFC 9110, section 13.2.2): the object is the one asked for.
+        known = ref.size if ref.etag is not None else None
+        described = ref if known is not None else self.head(ref.url)
+        check_same(ref, described)
+        if described.size is not None and span.start < described.size:
+            raise changed(ref.url)
+        return fetched(ref, span, b"", described)
+
+    def region_of(self, bucket: str) -> str | None:
+        """Return the region that S3 says a bucket is in, allowed to see it or not ("HeadBucket", API Reference)."""
+        try:
+            answer = self._ask("head_bucket", {"Bucket": bucket})
+        except CAUGHT as error:
+            answer = _answer(error) or {}
+        region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region")
+        return None if region is None else str(region)
+
+    def endpoint(self, url: str) -> Endpoint:
+        """Return where requests go; ``url`` is what an error would be of."""
+        _, filesystem, client = self._open(url)
+        meta = client.meta
+        region = "us-east-1" if meta.region_name in (None, "aws-global") else str(meta.region_name)
+        style = (meta.config.s3 or {}).get("addressing_style") or "auto"
+        ca_bundle = filesystem.session.get_config_variable("ca_bundle")
+        return Endpoint(str(meta.endpoint_url), region, style, ca_bundle)
+
+    def credentials(self, url: str) -> Credentials:
+        """Return what obstore asks for credentials.
+
+        Raises
+        ------
+        AccessDeniedError
+            None are found.
+        """
+        if self._options.explicit_keys is not None:
+            return Credentials(None, self._options.explicit_keys)
+        loop, filesystem, _ = self._open(url)
+        try:
+            found = fsspec.asyn.sync(loop, filesystem.session.get_credentials)
+            if found is None:
+                raise denied(url, NO_CREDENTIALS)
+            made = Credentials(loop, found)
+            made()  # here, where what goes wrong can be told apart
+        except CAUGHT as error:
+            raise self._mapped(url, error) from error
+        return made
+
+    def _call(self, url: str, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return self._ask(operation, asked)
+        except CAUGHT as error:
+            raise self._mapped(url, error, listing=True) from error
+
+    def _ask(self, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Send one operation; a body is read where it is a range, and dropped where the server sends all."""
+        loop, filesystem, _ = self._open(f"s3://{asked['Bucket']}")
+
+        async def ask() -> Mapping[str, Any]:
+            # Not `call_s3`: the body must be read on the loop that its connection is of.
+            answer: dict[str, Any] = await filesystem._call_s3(operation, **asked)
+            if (body := answer.get("Body")) is not None:
+                try:
+                    whole = answer["ResponseMetadata"].get("HTTPStatusCode") != 206
+                    answer["Body"] = b"" if whole else await body.read()
+                finally:
+                    body.close()
+            return answer
+
+        return _on(loop, ask)
+
+    def _mapped(self, url: str, error: Exception, *, listing: bool = False) -> Exception:
+        return from_botocore(url, error, Asked(self._options.anon, self._options.requester_pays, listing))
+
+    def _open(self, url: str) -> tuple[asyncio.AbstractEventLoop, Any, Any]:
+        with self._lock:
+            if self._opened is None:
+                try:
+                    self._opened = self._made()
+                except CAUGHT as error:
+                    raise self._mapped(url, error) from error
+                except (AttributeError, TypeError) as error:  # what botocore says of an argument it does not know
+                    raise failed(url, f"storage options are not understood: {error}") from error
+            return self._opened
+
+    def _made(self) -> tuple[asyncio.AbstractEventLoop, Any, Any]:
+        loop: asyncio.AbstractEventLoop = fsspec.asyn.get_loop()
+        config = {
+            "retries": _RETRIES,
+            "max_pool_connections": _CONNECTIONS,
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": STALL_SECONDS,
+            **self._options.s3fs["config_kwargs"],
+        }
+        given = {**self._options.s3fs, "config_kwargs": config}
+        # asynchronous: it would else close its session in the garbage collector, and wait there.
+        filesystem = S3FileSystem(**given, asynchronous=True, loop=loop, skip_instance_cache=True)
+        filesystem.retries = 1  # botocore tries again: not each of its tries five times more
+        client = fsspec.asyn.sync(loop, filesystem.set_session)
+        weakref.finalize(self, hang_up, loop, client)
+        return loop, filesystem, client
+
+
+class Credentials:
+    """What obstore calls for credentials, whenever those it has are about to expire.
+
+    Parameters
+    ----------
+    loop : event loop or None
+    source : tuple or credentials of aiobotocore
+        Key id, secret and token, or what renews itself on ``loop``.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None, source: Any) -> None:
+        self._loop = loop
+        self._source = source
+
+    def __call__(self) -> dict[str, Any]:
+        """Return credentials that are good for some minutes at least."""
+        if self._loop is None:
+            key, secret, token = self._source
+            expires = None
+        else:
+            frozen = fsspec.asyn.sync(self._loop, self._source.get_frozen_credentials)
+            key, secret, token = frozen.access_key, frozen.secret_key, frozen.token
+            expires = _expiry(self._source)
+        return {"access_key_id": key, "secret_access_key": secret, "token": token, "expires_at": expires}
+
+
+def _expiry(source: Any) -> datetime | None:
+    if not isinstance(source, RefreshableCredentials):
+        return None
+    kept = datetime.now(UTC) + _KEPT
+    expires = getattr(source, "_expiry_time", None)  # which botocore tells in no other way
+    return min(kept, expires) if isinstance(expires, datetime) else kept
+
+
+def if_match(etag: str) -> str:
+    """Return an ETag as the header has it: in quotes (RFC 9110, section 8.8.3), which S3 Inventory drops."""
+    return etag if etag.startswith('"') else f'"{etag}"'
+
+
+def _on(loop: asyncio.AbstractEventLoop, ask: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any]:
+    answer: Mapping[str, Any] = fsspec.asyn.sync(loop, ask)
+    return answer
+
+
+def _answer(error: BaseException) -> Mapping[str, Any] | None:
+    for one in (error, error.__cause__):
+        if isinstance(one, bc.ClientError):
+            answer: Mapping[str, Any] = one.response
+            return answer
+    return None
+
+
+def _status(error: Exception) -> int | None:
+    answer = _answer(error)
+    return None if answer is None else answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+
+
+def _described(url: str, answer: Mapping[str, Any], size: int | None) -> ObjectRef:
+    return ObjectRef(
+        url=url,
+        size=size,
+        etag=answer.get("ETag"),
+        version=answer.get("VersionId"),
+        last_modified=_second(answer.get("LastModified")),
+    )
+
+
+def _second(moment: Any) -> datetime | None:
+    """Cut a time to seconds, as HTTP tells it, so that listing and answers agree."""
+    return moment.astimezone(UTC).replace(microsecond=0) if isinstance(moment, datetime) else None
+
+
+def _whole_size(content_range: object) -> int | None:
+    """Return the size of the object from ``bytes 0-9/100``."""
+    size = str(content_range).rpartition("/")[2]
+    return int(size) if size.isascii() and size.isdigit() else None
+
+
+def _listed(bucket: str, contents: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+    root = f"s3://{bucket}/"
+    columns = {
+        "url": [root + entry["Key"] for entry in contents],
+        "size": [entry.get("Size") for entry in contents],
+        "etag": [entry.get("ETag") for entry in contents],
+        "version": [None] * len(contents),
+        "last_modified": [_second(entry.get("LastModified")) for entry in contents],
+    }
+    arrays = [pa.array(columns[field.name], type=field.type) for field in LISTING_SCHEMA]
+    return pa.record_batch(arrays, schema=LISTING_SCHEMA)
