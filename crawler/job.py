@@ -33,8 +33,8 @@ class CrawlJob:
     storage_options : mapping
         Of the stores of the roots, as fsspec spells them. May hold secrets: never printed, never written.
     catalogue_options : mapping
-        Of the store of the catalogue, where it is not on the local disk; apart from those of the roots, because a public
-        bucket is read by nobody in particular and a catalogue is written by somebody. May hold secrets.
+        Of the store of the catalogue, where it is not on the local disk; apart from those of the roots, because a
+        public bucket is read by nobody in particular and a catalogue is written by somebody. May hold secrets.
     adapter : {'auto', 'obstore', 'fsspec'}
         What reads the roots.
     concurrency : int or None

@@ -23,14 +23,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from crawler.catalogue.fragments import Fragment, read_fragment
-from crawler.catalogue.log import CatalogueLog, Change, Snapshot
+from crawler.catalogue.log import CatalogueLog, Change, Snapshot, first_line
 from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
 from crawler.crawl import Receipt, crawl_partition
+from crawler.errors import CatalogueError
 from crawler.job import CrawlJob
 from crawler.listing import Listing, list_roots, partitions
 from crawler.stores import open_store
 
-FIRST_PARTITION, GROWTH, PARTITION = 100, 1.5, 2000
+FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000
 """Files of the first partition, how partitions grow, and files of all later ones: small crawls are spread over the
 workers, large ones make few tasks."""
 
@@ -264,7 +265,12 @@ class Crawl:
         if not listing.ended or not before.fragments:
             return
         folder = self._log.folder
-        held = [read_fragment(folder, one, columns=["url"])["url"].to_pylist() for one in before.of("files")]
+        try:
+            held = [read_fragment(folder, one, columns=["url"])["url"].to_pylist() for one in before.of("files")]
+        except FileNotFoundError:
+            return  # another run ended meanwhile, and deleted files that it merged: the next run sees what is gone
+        except (OSError, pa.ArrowException) as error:
+            raise CatalogueError(self._log.url, f"cannot be read: {first_line(error)}") from None
         gone = {url for urls in held for url in self._urls.missing(urls) if listing.covers(url)}
         if len(gone) > REMOVABLE * sum(map(len, held)) and not self._job.allow_removals:
             self.report.withheld = len(gone)

@@ -190,7 +190,7 @@ def read_fragment(folder: Folder, fragment: Fragment, columns: list[str] | None 
     return table.cast(pa.schema([schema.field(column) for column in table.column_names]))
 
 
-def groups_of(fragments: list[Fragment], rows: int, size: int) -> Iterator[list[Fragment]]:
+def groups_of(fragments: list[Fragment], rows: int, size: int, least: int) -> Iterator[list[Fragment]]:
     """Yield runs of neighbouring files of one table that together make one file of a good size.
 
     Parameters
@@ -198,13 +198,15 @@ def groups_of(fragments: list[Fragment], rows: int, size: int) -> Iterator[list[
     fragments : list of Fragment
         Of one table.
     rows, size : int
-    A run is closed before it has more. Files that have an eighth of either already are left alone: merging
+        A run is closed before it has more. Files that have an eighth of either already are left alone: merging
         them costs more than it saves.
+    least : int
+        Files that make a run worth its while.
 
     Yields
     ------
     list of Fragment
-        Two or more, in the order of their urls.
+        ``least`` or more, in the order of their urls.
     """
     run: list[Fragment] = []
     for fragment in sorted(fragments, key=lambda one: (one.first_url, one.last_url)):
@@ -213,10 +215,10 @@ def groups_of(fragments: list[Fragment], rows: int, size: int) -> Iterator[list[
             sum(one.size for one in run) + fragment.size > size
         )
         if run and (full or crowded):
-            if len(run) > 1:
+            if len(run) >= least:
                 yield run
             run = []
         if not full:
             run.append(fragment)
-    if len(run) > 1:
+    if len(run) >= least:
         yield run

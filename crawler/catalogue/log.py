@@ -7,6 +7,7 @@ would lose their order, their row groups and the whole-url statistics.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from crawler.stores.urls import one_line
 _NAME = "crawler-catalogue"
 _ATTEMPTS = 20
 _LOG = "_delta_log"
+_S3_ERROR = re.compile("<Code>([^<]*)</Code>.*?<Message>([^<]*)</Message>", re.DOTALL)
+"""What S3 answers ("Error responses", Amazon S3 API Reference), at the foot of delta-rs' stack."""
 
 FAULTS = (OSError, DeltaError, pa.ArrowException, ValueError)
 """What the libraries below raise of files that cannot be read or written. ValueError is of paths that cannot be."""
@@ -253,6 +256,8 @@ class CatalogueLog:
 
 def first_line(error: Exception) -> str:
     """Return what an error of a library below says, on one line of bearable length."""
+    if answer := _S3_ERROR.search(str(error)):
+        return one_line(f"{answer[1]}: {answer[2]}", limit=300)
     lines = (" ".join(line.split()) for line in str(error).splitlines())
     # Below the first, delta-rs prints its own stack.
     return one_line(next(filter(None, lines), type(error).__name__), limit=300)

@@ -20,6 +20,10 @@ GOOD_ROWS = {"files": 1_000_000, "hdus": 200_000, "cards": 2_000_000}
 GOOD_BYTES = 64 * 2**20
 """Bytes that a merged file has at most: headers compress tenfold, so that some 600 MB are in memory."""
 
+MERGE_FROM = 6
+"""Small neighbours that are merged: every row is written again, so that it should not be done after each nightly run,
+and six files more than needed are nothing to a reader."""
+
 
 def without_urls(folder: Folder, fragments: Iterable[Fragment], urls: Collection[str], crawl: str) -> Change:
     """Leave the rows of some urls out of files.
@@ -98,7 +102,7 @@ def merge_small(folder: Folder, snapshot: Snapshot, crawl: str, stop: Callable[[
     """
     with _all_or_nothing(folder) as change:
         for table in TABLES:
-            for group in groups_of(snapshot.of(table), GOOD_ROWS[table], GOOD_BYTES):
+            for group in groups_of(snapshot.of(table), GOOD_ROWS[table], GOOD_BYTES, MERGE_FROM):
                 if stop():
                     return change
                 rows = pa.concat_tables([read_fragment(folder, fragment) for fragment in group])

@@ -1,8 +1,8 @@
 """A crawl in a process of its own, which dies or waits at a point that is named: for tests that kill.
 
-``python driver.py '{"roots": [...], "catalogue": ..., "executor": ..., "at": ..., "then": ...}'``
-
-Prints the report as JSON, if it gets there.
+Takes one argument, JSON of ``roots``, ``catalogue``, ``workers`` (0 for none), ``at`` (see `POINTS`; or ``wait``, to
+print a line after the first receipt and go on once SIGINT came), ``number``. Prints the report as JSON, if it gets
+there.
 """
 
 from __future__ import annotations
@@ -13,69 +13,81 @@ import signal
 import sys
 from collections.abc import Callable
 from itertools import count
-from typing import Any, NoReturn
+from typing import Any
 
 from crawler import crawl, run
-from crawler.catalogue import rewrite
-from crawler.catalogue.log import CatalogueLog
+from crawler.catalogue import log, rewrite
+from crawler.cluster import DaskExecutor, local_client
 from crawler.job import CrawlJob
 from crawler.run import Crawl, InProcess, Report
 
+POINTS: dict[str, tuple[Any, str, bool]] = {
+    "before create": (log.DeltaTable, "create", True),
+    "after create": (log.DeltaTable, "create", False),
+    "before fragment": (crawl, "write_fragment", True),
+    "after fragment": (crawl, "write_fragment", False),
+    "before commit": (log.DeltaTable, "create_write_transaction", True),
+    "after commit": (log.DeltaTable, "create_write_transaction", False),
+    "before rewritten fragment": (rewrite, "write_fragment", True),
+    "after rewritten fragment": (rewrite, "write_fragment", False),
+    "before merge": (run, "merge_small", True),
+    "after merge": (run, "merge_small", False),
+    "before drop": (run, "without_repeats", True),
+    "after drop": (run, "without_repeats", False),
+    "before delete": (run.CatalogueLog, "delete_files", True),
+    "after delete": (run.CatalogueLog, "delete_files", False),
+}
+"""Where a run may die: at the n-th call of a function, before or after it did what it does."""
 
-def die(*_: object) -> NoReturn:
-    """End this process as `kill -9` does."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
+WALKING = "walking"
 
 
-def calls(owner: Any, name: str, number: int, *, before: bool = False) -> None:
-    """Die at the ``number``-th call of a function, before or after it did what it does."""
+def arm(at: str, number: int) -> None:
+    """Have this process end as by ``kill -9`` at a point."""
+    owner, name, before = POINTS[at]
     function: Callable[..., Any] = getattr(owner, name)
-    numbers = count(1)
+    calls = count(1)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        now = next(numbers) == number
+        now = next(calls) == number
         if now and before:
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
         result = function(*args, **kwargs)
         if now:
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
         return result
 
     setattr(owner, name, call)
 
 
-def arm(at: str, number: int) -> None:
-    """Arrange for death at a point."""
-    if at == "fragment":
-        calls(crawl, "write_fragment", number)
-    elif at == "create":
-        calls(CatalogueLog, "create", number)
-    elif at == "before commit":
-        calls(run.DeltaTable if hasattr(run, "DeltaTable") else _transactions(), "create_write_transaction", number, before=True)
-    elif at == "after commit":
-        calls(_transactions(), "create_write_transaction", number)
-    elif at == "rewritten fragment":
-        calls(rewrite, "write_fragment", number)
-    elif at == "merged":
-        calls(run, "merge_small", number)
-    elif at == "before deleting":
-        # Of the merge: `delete_files` is asked before each plan, too, for files of a plan that failed.
-        calls(run, "merge_small", 10**9)
-        original = CatalogueLog.delete_files
+def main() -> None:
+    """Crawl."""
+    told = json.loads(sys.argv[1])
+    # Many partitions and many commits of few files.
+    run.FIRST_PARTITION, run.GROWTH, run.PARTITION, run.COMMIT_RECEIPTS = 5, 1, 5, 1
+    rewrite.MERGE_FROM = 2
+    job = CrawlJob(roots=tuple(told["roots"]), catalogue=told["catalogue"])
+    if told["at"] in POINTS:
+        arm(told["at"], told["number"])
 
-        def delete_files(self: CatalogueLog, fragments: Any) -> None:
-            fragments = list(fragments)
-            if fragments:
-                die()
-            original(self, fragments)
+    waited = False
 
-        CatalogueLog.delete_files = delete_files  # type: ignore[method-assign]
+    def progress(report: Report) -> None:
+        nonlocal waited
+        if told["at"] == "wait" and report.files and not waited:
+            waited = True
+            print(WALKING, flush=True)
+            assert crawl_of_job._stop.wait(60), "no signal came"
+
+    if told["workers"]:
+        with local_client(told["workers"]) as client:
+            crawl_of_job = Crawl(job, DaskExecutor(client), progress)
+            report = crawl_of_job.run()
     else:
-        raise AssertionError(at)
+        crawl_of_job = Crawl(job, InProcess(), progress)
+        report = crawl_of_job.run()
+    print(json.dumps({"files": report.files, "interrupted": report.interrupted, "version": report.version}))
 
 
-def _transactions() -> Any:
-    from crawler.catalogue import log  # noqa: PLC0415
-
-    return log.DeltaTable
+if __name__ == "__main__":
+    main()

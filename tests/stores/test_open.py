@@ -11,6 +11,7 @@ from crawler.stores import as_url, open_store
 from crawler.stores.filesystem import FsspecStore
 from crawler.stores.local import LocalStore
 from crawler.stores.object_store import ObstoreStore
+from crawler.stores.s3 import S3Store
 from crawler.stores.urls import one_line, printable
 from crawler.stores.web import WebStore
 
@@ -30,6 +31,35 @@ from crawler.stores.web import WebStore
         pytest.param("https://host", "https://host/", id="web-host"),
         pytest.param("http://host/%7e%2B?a=%20b#part", "http://host/%7e%2B?a=%20b", id="web-encoded"),
         pytest.param("s3://bucket/a%20b c#1", "s3://bucket/a%20b c#1", id="raw-key"),
+        pytest.param("S3A://bucket/a:b@c", "s3://bucket/a:b@c", id="s3a"),
+        pytest.param("s3n://bucket//a", "s3://bucket//a", id="s3n"),
+        pytest.param("https://s3.amazonaws.com/b-1/a%20b%2Bc+d", "s3://b-1/a b+c d", id="s3-path"),
+        pytest.param("http://S3.us-east-1.AMAZONAWS.com/b/k/", "s3://b/k/", id="s3-path-region"),
+        pytest.param("https://s3-eu-west-1.amazonaws.com/b", "s3://b", id="s3-path-dash"),
+        pytest.param("https://s3.dualstack.us-gov-east-1.amazonaws.com/b//k", "s3://b//k", id="s3-path-dual"),
+        pytest.param("https://b.s3.amazonaws.com/a%25/%E8%A6%B3#x", "s3://b/a%/観", id="s3-host"),
+        pytest.param("https://b.c.s3.us-west-2.amazonaws.com:443/k", "s3://b.c/k", id="s3-host-region"),
+        pytest.param("https://b.s3-ap-south-1.amazonaws.com/", "s3://b/", id="s3-host-dash"),
+        pytest.param("https://b.s3.dualstack.eu-west-1.amazonaws.com/k", "s3://b/k", id="s3-host-dual"),
+        pytest.param("https://s3.b.s3.amazonaws.com/k", "s3://s3.b/k", id="s3-host-named-s3"),
+        pytest.param("https://b.s3-accelerate.amazonaws.com/k", "s3://b/k", id="s3-host-fast"),
+        # What s3:// could not say, or is no such address.
+        pytest.param("https://s3.amazonaws.com/", "https://s3.amazonaws.com/", id="s3-nothing"),
+        pytest.param(
+            "https://b.s3.amazonaws.com/k?X-Amz-Signature=x",
+            "https://b.s3.amazonaws.com/k?X-Amz-Signature=x",
+            id="s3-signed",
+        ),
+        pytest.param("https://b.s3.amazonaws.com/%FF", "https://b.s3.amazonaws.com/%FF", id="s3-not-utf-8"),
+        pytest.param(
+            "https://b.s3.cn-north-1.amazonaws.com.cn/k", "https://b.s3.cn-north-1.amazonaws.com.cn/k", id="s3-china"
+        ),
+        pytest.param(
+            "http://b.s3-website-us-east-1.amazonaws.com/k",
+            "http://b.s3-website-us-east-1.amazonaws.com/k",
+            id="s3-website",
+        ),
+        pytest.param("https://s3.amazonaws.com.evil.org/b/k", "https://s3.amazonaws.com.evil.org/b/k", id="s3-not"),
         pytest.param("github://org:repo@main/x", "github://org:repo@main/x", id="github"),
     ],
 )
@@ -47,7 +77,9 @@ def test_as_url_of_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert as_url("~/x.fits") == (tmp_path / "home" / "x.fits").as_uri()
 
 
-@pytest.mark.parametrize("typed", ["", "https://me:secret@host/x", "ftp://me:secret@host/x", "file://server/share"])
+@pytest.mark.parametrize(
+    "typed", ["", "https://me:secret@host/x", "ftp://me:secret@host/x", "s3://key:secret@b/k", "file://server/share"]
+)
 def test_as_url_refuses(typed: str) -> None:
     with pytest.raises(UsageError) as caught:
         as_url(typed)
@@ -61,7 +93,8 @@ def test_as_url_refuses(typed: str) -> None:
         pytest.param("http://x/", ObstoreStore, id="http"),
         pytest.param("https", ObstoreStore, id="scheme-alone"),
         pytest.param("memory://x", FsspecStore, id="memory"),
-        pytest.param("s3://bucket", FsspecStore, id="s3"),
+        pytest.param("s3://bucket", S3Store, id="s3"),
+        pytest.param("s3n", S3Store, id="s3n"),
         pytest.param("ftp://host/x", FsspecStore, id="ftp"),
     ],
 )

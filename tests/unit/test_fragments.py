@@ -325,6 +325,11 @@ def piece(name: str, rows: int, size: int = 1) -> Fragment:
     ],
 )
 def test_groups_of_small_files(pieces: list[Fragment], groups: list[str]) -> None:
-    found = ["".join(one.first_url for one in group) for group in groups_of(pieces, 100, 1000)]
+    found = ["".join(one.first_url for one in group) for group in groups_of(pieces, 100, 1000, 2)]
 
     assert found == groups
+
+
+def test_few_small_files_are_not_worth_merging() -> None:
+    assert list(groups_of([piece(name, 1) for name in "abcde"], 100, 1000, 6)) == []
+    assert len(list(groups_of([piece(name, 1) for name in "abcdef"], 100, 1000, 6))) == 1

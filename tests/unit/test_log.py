@@ -84,9 +84,7 @@ class TestCreate:
 
         assert urls(location) == []
 
-    def test_loses_a_race_gracefully(
-        self, location: Path, log: CatalogueLog, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_loses_a_race_gracefully(self, location: Path, log: CatalogueLog, monkeypatch: pytest.MonkeyPatch) -> None:
         # As seen by the loser: no log at first, and one when its own cannot be made.
         add_objects(log, [A])
         first_looks = [False]
@@ -449,11 +447,13 @@ def test_a_place_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, locatio
 
     monkeypatch.setattr(log_module.DeltaTable, "create", refuse)
 
-    with pytest.raises(CatalogueError, match="cannot be written: .*Permission denied") as caught:
+    with pytest.raises(CatalogueError, match=r"cannot be written: .*Permission denied") as caught:
         CatalogueLog(str(location)).create()
     well_said(caught.value)
 
 
-def test_a_store_where_no_catalogue_lies_yet() -> None:
-    with pytest.raises(CatalogueError, match="local folder"):
-        CatalogueLog("s3://bucket/catalogue")
+@pytest.mark.parametrize("url", ["gs://bucket/catalogue", "https://host/catalogue/", "memory://catalogue"])
+def test_a_store_on_which_no_catalogue_can_lie(url: str) -> None:
+    with pytest.raises(CatalogueError, match="lies on the local disk or on s3") as caught:
+        CatalogueLog(url)
+    well_said(caught.value, url.partition(":")[0])

@@ -272,7 +272,7 @@ class TestSql:
         ],
     )
     def test_changes_no_setting(self, catalogue: Catalogue, query: str) -> None:
-        with pytest.raises(QueryError, match="locked|Cannot change"):
+        with pytest.raises(QueryError, match=r"locked|Cannot change"):
             catalogue.sql(query)
 
     @pytest.mark.parametrize("name", ["local_table", "GLOBAL_TABLE", "TABLES", "catalogue"])

@@ -174,6 +174,10 @@ class TestWithoutRepeats:
 
 
 class TestMergeSmall:
+    @pytest.fixture(autouse=True)
+    def merging_two(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rewrite, "MERGE_FROM", 2)
+
     def test_rows_are_the_same_in_one_file_a_table(self, tmp_path: Path, log: CatalogueLog) -> None:
         for urls in (["e", "f"], ["a", "é"], ["c", "d"]):
             add_objects(log, urls)
