@@ -29,6 +29,7 @@ _KEYWORD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 # is refused instead of read as 1 or as 10 (section 4.2.3). At most 70 bytes follow the value indicator, so the match
 # is bounded.
 _VALUE = re.compile(rb" *('(?:[^']|'')*'|[^ /\x00']+(?: +[0-9][^ /\x00']*)*)")
+_FIFTH_LETTERS = re.compile(b"[INPS]")  # of BITPIX, GCOUNT, GROUPS, NAXISn, PCOUNT and XTENSION
 _INTEGER = re.compile(r"[+-]?\d+\.?", re.ASCII)
 
 
@@ -124,11 +125,13 @@ class Structure:
     def __init__(self, header: bytes, offset: int) -> None:
         self._offset = offset
         self._header = header
-        # Columns 1 to 9, value indicator included -> where the card lies. One pass over the cards costs less than
-        # a search for each keyword, and a later duplicate takes the place of an earlier one.
-        self._cards = {header[at : at + 9]: at for at in range(0, len(header), CARD)}
+        # Columns 1 to 9, value indicator included -> where the card lies; a later duplicate takes the place of an
+        # earlier one. Taking one column out and looking there for a letter is the fastest way to leave alone most of
+        # a header's cards, on which a third of a walk's time went.
+        places = (CARD * found.start() for found in _FIFTH_LETTERS.finditer(header[4::CARD]))
+        self._cards = {header[at : at + 9]: at for at in places}
         if b"NAXIS   =" not in self._cards:  # lower-case keywords are not FITS, but exist
-            self._cards = {key.upper(): at for key, at in self._cards.items()}
+            self._cards = {header[at : at + 9].upper(): at for at in range(0, len(header), CARD)}
 
     def _token(self, keyword: str) -> str | None:
         """Return the value field's token as written; None where the card or its value is missing."""
@@ -146,6 +149,11 @@ class Structure:
         CorruptError
             It is missing and has no default, is written as something else, or lies outside.
         """
+        at = self._cards.get(keyword.ljust(8).encode("ascii") + b"=")
+        if at is not None:
+            fixed = self._header[at + 10 : at + 30].strip()  # fixed format (section 4.2.3): right up to column 30
+            if fixed.isdigit() and self._header[at + 30 : at + 31] in (b" ", b"/") and low <= int(fixed) <= high:
+                return int(fixed)
         token = self._token(keyword)
         if token is None:
             if default is None:
