@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,17 +21,17 @@ import pyarrow as pa
 
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.stores.failures import fetched, is_weak, missing
+from crawler.stores.failures import failed, fetched, is_weak, missing
 from crawler.stores.object_store import CLIENT_OPTIONS
 from crawler.stores.s3_errors import Asked, from_s3_obstore, is_range_ignored, is_wrong_region, named_region, status_of
 from crawler.stores.s3_options import understood
-from crawler.stores.s3_session import Endpoint, S3Session, if_match, split
+from crawler.stores.s3_session import STALL_SECONDS, Endpoint, S3Session, if_match, split
 
-# A dead address costs five time-outs of 3 s at most, 503 SlowDown some seconds of patience while S3 grows.
+# As s3fs is told: four tries. An address that takes connections and never answers costs 27 s.
 RETRY_CONFIG = {
-    "max_retries": 4,
-    "retry_timeout": timedelta(seconds=12),
-    "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=3), "base": 3},
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=20),
+    "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=3), "base": 3},
 }
 _CAUGHT = (obstore.exceptions.BaseError, OSError, ValueError)
 
@@ -103,8 +104,6 @@ class S3Store:
         if not key:
             raise missing(ref.url, "is a bucket, not an object")
         bucket = self._buckets.get(name) or self._open(name, ref.url)
-        if bucket is None:
-            return self._session.get(ref, span)
         try:
             return self._read(bucket, key, ref, span)
         except _CAUGHT as error:
@@ -134,26 +133,23 @@ class S3Store:
         described = ObjectRef(ref.url, meta["size"], meta["e_tag"], meta["version"], meta["last_modified"])
         return fetched(ref, span, data, described)
 
-    def _open(self, name: str, url: str) -> _Bucket | None:
-        """Open a bucket in the region that is configured; None where its connections are s3fs' alone to make."""
+    def _open(self, name: str, url: str) -> _Bucket:
+        """Open a bucket in the region that is configured."""
         with self._lock:
             if name not in self._buckets:
                 if self._endpoint is None:
                     self._endpoint = self._session.endpoint(url)
-                if self._endpoint.ca_bundle:  # obstore could be given its content, but only from release 0.12 on
-                    self._reads_by_obstore = False
-                    return None
                 self._buckets[name] = self._made(name, url, self._endpoint)
             return self._buckets[name]
 
-    def _moved(self, name: str, failed: _Bucket, error: Exception, url: str) -> _Bucket | None:
+    def _moved(self, name: str, before: _Bucket, error: Exception, url: str) -> _Bucket | None:
         """Open a bucket in the region that S3 says it is in; None where it does not say."""
         with self._lock:
             now = self._buckets[name]
-            if now is not failed:  # another thread was faster
+            if now is not before:  # another thread was faster
                 return now
             region = named_region(error) or self._session.region_of(name)
-            if region is None or region == failed.region or self._endpoint is None:
+            if region is None or region == before.region or self._endpoint is None:
                 return None
             self._buckets[name] = self._made(name, url, _in_region(self._endpoint, region))
             return self._buckets[name]
@@ -162,12 +158,18 @@ class S3Store:
         options = self._options
         client: dict[str, Any] = {
             **CLIENT_OPTIONS,
+            "read_timeout": timedelta(seconds=STALL_SECONDS),
             "allow_http": endpoint.url.lower().startswith("http:"),
             "allow_invalid_certificates": options.client.get("verify") is False,
         }
         for given, known in (("connect_timeout", "connect_timeout"), ("read_timeout", "read_timeout")):
             if (seconds := options.s3fs["config_kwargs"].get(given)) is not None:
                 client[known] = timedelta(seconds=float(seconds))
+        if endpoint.ca_bundle and not client["allow_http"]:
+            try:
+                client["root_certificate"] = Path(endpoint.ca_bundle).read_bytes()
+            except OSError as error:
+                raise failed(url, f"file of certificates cannot be read: {endpoint.ca_bundle}") from error
         if options.anon and options.requester_pays:  # obstore sends its own header with signed requests only
             client["default_headers"] = {"x-amz-request-payer": "requester"}
         if not options.anon and self._provider is None:

@@ -172,9 +172,6 @@ def _only_s3fs(options: Mapping[str, Any]) -> str | None:
     for given, known, where in ((client, _CLIENT, "client_kwargs"), (config, _CONFIG, "config_kwargs")):
         if other := sorted(str(name) for name in given if name not in known):
             return f"{where}.{other[0]}"
-    # A bundle of certificates: obstore could be given its content only, and not before its release 0.12.
-    if not isinstance(client.get("verify", True), bool):
-        return "client_kwargs.verify"
     if other := sorted(str(name) for name in config.get("s3") or {} if name != "addressing_style"):
         return f"config_kwargs.s3.{other[0]}"
     return None

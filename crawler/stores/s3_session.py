@@ -24,10 +24,12 @@ from crawler.stores.base import LISTING_SCHEMA, ByteRange, Fetched, ObjectRef
 from crawler.stores.failures import changed, check_same, denied, failed, fetched, is_weak, missing, range_ignored
 from crawler.stores.s3_errors import NO_CREDENTIALS, Asked, from_botocore
 from crawler.stores.s3_options import S3Options
-from crawler.stores.web import CONNECT_SECONDS, STALL_SECONDS, hang_up
+from crawler.stores.web import CONNECT_SECONDS, hang_up
 
-# Tries that a dead address gets: four time-outs of 3 s and waits of 7 s at most between them, 19 s together
-# ("Retries", Boto3 documentation, standard mode).
+STALL_SECONDS = 5.0
+"""Longest wait for the next bytes of an answer. S3's own first bytes take 0.1 s; a long wait is better asked again."""
+# With waits of 1, 2 and 4 s at most between them ("Retries", Boto3 documentation, standard mode) an address that takes
+# connections and never answers costs 27 s, one that does not exist 19 s.
 _RETRIES = {"mode": "standard", "total_max_attempts": 4}
 _CONNECTIONS = 128
 # For how long obstore may keep credentials that renew themselves. It asks again 5 minutes before what it is told;
@@ -182,7 +184,8 @@ class S3Session:
         meta = client.meta
         region = "us-east-1" if meta.region_name in (None, "aws-global") else str(meta.region_name)
         style = (meta.config.s3 or {}).get("addressing_style") or "auto"
-        ca_bundle = filesystem.session.get_config_variable("ca_bundle")
+        verify = self._options.client.get("verify")
+        ca_bundle = verify if isinstance(verify, str) else filesystem.session.get_config_variable("ca_bundle")
         return Endpoint(str(meta.endpoint_url), region, style, ca_bundle)
 
     def credentials(self, url: str) -> Credentials:
@@ -292,7 +295,7 @@ def _expiry(source: Any) -> datetime | None:
         return None
     kept = datetime.now(UTC) + _KEPT
     expires = getattr(source, "_expiry_time", None)  # which botocore tells in no other way
-    return min(kept, expires) if isinstance(expires, datetime) else kept
+    return min(kept, expires.astimezone(UTC)) if isinstance(expires, datetime) else kept
 
 
 def if_match(etag: str) -> str:
