@@ -24,6 +24,8 @@ def index(
     exclude: Iterable[str] = (),
     concurrency: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    catalogue_options: Mapping[str, Any] | None = None,
+    allow_removals: bool = False,
     store: Adapter = "auto",
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
@@ -48,6 +50,11 @@ def index(
         Files that each worker walks at once.
     storage_options : mapping, optional
         Of the stores of the roots, as fsspec spells them.
+    catalogue_options : mapping, optional
+        Of the store of the catalogue, where it is not on the local disk.
+    allow_removals : bool
+        Remove files that are gone even where they are more than a tenth of the catalogue; without it ``withheld``
+        says how many those are.
     store : {'auto', 'obstore', 'fsspec'}
         What reads the roots.
     progress : callable, optional
@@ -81,8 +88,10 @@ def index(
         include=None if include is None else tuple(include),
         exclude=tuple(exclude),
         storage_options=dict(storage_options or {}),
+        catalogue_options=dict(catalogue_options or {}),
         adapter=store,
         concurrency=concurrency,
+        allow_removals=allow_removals,
     )
 
     def tell(report: Report) -> None:

@@ -14,6 +14,7 @@ from crawler.stores.urls import one_line
 
 _WIDTH = 110
 _EXPOSURES = 24
+_FILTERS = (("F606W", 1, 8), ("F814W", 1, 4), ("F435W", 5, 4))  # with the shortest exposure, and how many longer ones
 
 QUESTIONS = (
     (
@@ -88,9 +89,10 @@ def make_survey(folder: Path) -> None:
             f"2026-03-{1 + number // 6:02}T0{number % 6}:12:00.000",
             "[UTC] begin of exposure",
         )
-        primary.header["FILTER"] = (("F606W", "F814W", "F435W")[number % 3], "element in the beam")
-        primary.header["EXPTIME"] = (120.0 * (1 + number % 8), "[s] exposure time")
-        primary.header["HIERARCH DEMO DET CHIP TEMP"] = (183.2 + number / 10, "[K] detector temperature")
+        name, shortest, steps = _FILTERS[number % len(_FILTERS)]
+        primary.header["FILTER"] = (name, "element in the beam")
+        primary.header["EXPTIME"] = (120.0 * (shortest + number % steps), "[s] exposure time")
+        primary.header["HIERARCH DEMO DET CHIP TEMP"] = (round(183.2 + number / 10, 1), "[K] detector temperature")
         image = fits.ImageHDU(np.full((64, 64), number, np.int16), name="SCI")
         image.header["BUNIT"] = ("electron", "unit of the pixels")
         fits.HDUList([primary, image]).writeto(folder / f"demo{number:04}_flt.fits")

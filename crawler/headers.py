@@ -63,7 +63,7 @@ class HeaderUnit:
 
 
 def load_headers(
-    url: str, *, storage_options: Mapping[str, Any] | None = None, store: Adapter = "auto"
+    url: str, *, storage_options: Mapping[str, Any] | None = None, store: Adapter = "auto", **options: Any
 ) -> Iterator[HeaderUnit]:
     """Yield every header of one FITS file, reading headers and jumping over data.
 
@@ -75,6 +75,8 @@ def load_headers(
         Of the store, as fsspec spells them.
     store : {'auto', 'obstore', 'fsspec'}
         What reads it.
+    **options
+        More storage options, which count more than those: ``anon=True``, ``requester_pays=True``.
 
     Yields
     ------
@@ -88,8 +90,9 @@ def load_headers(
     StoreError
         The store would not give the bytes.
     UsageError
-        No store reads such URLs.
+        No store reads such URLs, or it has no such option.
     """
     url = as_url(url)
-    for hdu in FileWalk(open_store(url, storage_options, adapter=store), ObjectRef(url)):
+    opened = open_store(url, {**(storage_options or {}), **options}, adapter=store)
+    for hdu in FileWalk(opened, ObjectRef(url)):
         yield HeaderUnit(hdu)

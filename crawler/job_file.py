@@ -3,9 +3,13 @@
 ::
 
     [crawl]
-    roots = ["s3://stpubdata/hst/public/"]
+    roots = ["s3://stpubdata/hst/public/j8pu/"]
     catalogue = "s3://my-bucket/hst-catalogue"
     include = ["*_flt.fits"]
+    exclude = []
+    concurrency = 64           # files that each worker walks at once
+    store = "auto"             # what reads the files: or "obstore", "fsspec"
+    allow_removals = false     # of more than a tenth of the catalogue at once
 
     [storage_options]          # of the roots, as fsspec spells them
     anon = true
@@ -14,6 +18,9 @@
 
     [cluster]
     workers = 4                # or scheduler = "tcp://head-node:8786"
+
+All of it may be left out, and given on the command line instead. Paths are those of whoever runs it, as on the command
+line: relative ones begin at the working folder. Messages name the line and repeat no value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -22,11 +29,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from crawler.errors import UsageError
+from crawler.job import Adapter
 
-_TEXT, _TEXTS, _COUNT, _FLAG = "a string", "a list of strings", "a whole number, not negative", "true or false"
+_TEXT, _TEXTS, _FLAG = "a string", "a list of strings", "true or false"
+_COUNT, _POSITIVE = "a whole number, not negative", "a whole number, at least 1"
+_STORE = "one of " + ", ".join(get_args(Adapter))
 
 _KEYS = {
     "crawl": {
@@ -34,8 +44,8 @@ _KEYS = {
         "catalogue": _TEXT,
         "include": _TEXTS,
         "exclude": _TEXTS,
-        "concurrency": _COUNT,
-        "store": _TEXT,
+        "concurrency": _POSITIVE,
+        "store": _STORE,
         "allow_removals": _FLAG,
     },
     "cluster": {"workers": _COUNT, "scheduler": _TEXT},
@@ -43,6 +53,9 @@ _KEYS = {
 """Sections with what their keys must be. Those of options may hold anything."""
 
 _OPTIONS = ("storage_options", "catalogue_options")
+_SECTIONS = (*_KEYS, *_OPTIONS)
+
+_PLACE = re.compile(r"\(at (?:line (\d+), column (\d+)|end of document)\)")
 
 
 def read_job_file(path: str) -> dict[str, Any]:
@@ -62,34 +75,70 @@ def read_job_file(path: str) -> dict[str, Any]:
     UsageError
         It cannot be read, is no TOML, or says something that no job file can; names the line.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"job file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"job file {path}: is no UTF-8 text (byte {error.start})") from None
+    text = _text_of(path)
     try:
         sections = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"job file {path}: {error}") from None
+        raise UsageError(_of_toml(path, text, str(error))) from None
+    except RecursionError:
+        raise UsageError(f"job file {path}: is nested too deeply to be one") from None
 
     arguments: dict[str, Any] = {}
     for section, content in sections.items():
-        where = f"job file {path}, line {_line_of(text, section)}"
-        known = [*_KEYS, *_OPTIONS]
-        if section not in known or not isinstance(content, Mapping):
-            raise UsageError(f"{where}: no section [{section}] is known; there are {', '.join(known)}")
+        if fault := _fault_of_section(section, content):
+            raise UsageError(f"job file {path}, line {_line_of(text, section)}: {fault}")
         if section in _OPTIONS:
             arguments[section] = dict(content)
             continue
         for key, value in content.items():
-            where = f"job file {path}, line {_line_of(text, section, key)}"
-            if key not in _KEYS[section]:
-                raise UsageError(f"{where}: [{section}] has no {key}; it has {', '.join(_KEYS[section])}")
-            if not _is(value, _KEYS[section][key]):
-                raise UsageError(f"{where}: {key} must be {_KEYS[section][key]}")
+            if fault := _fault(section, key, value):
+                raise UsageError(f"job file {path}, line {_line_of(text, section, key)}: {fault}")
             arguments[key] = value
+    if "workers" in arguments and "scheduler" in arguments:
+        where = f"job file {path}, line {_line_of(text, 'cluster', 'scheduler')}"
+        raise UsageError(f"{where}: workers starts processes here, scheduler uses a cluster that runs: give one")
     return arguments
+
+
+def _text_of(path: str) -> str:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"job file {path}: {error.strerror}") from None
+    try:
+        return data.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"job file {path}, line {line}: is no UTF-8 text (byte {error.start})") from None
+
+
+def _of_toml(path: str, text: str, message: str) -> str:
+    """Return tomllib's message with the line where all our messages have it."""
+    place = _PLACE.search(message)
+    line = place[1] if place and place[1] else str(max(1, len(text.splitlines())))
+    column = f" (column {place[2]})" if place and place[2] else ""
+    return f"job file {path}, line {line}: {_PLACE.sub('', message).strip()}{column}"
+
+
+def _fault_of_section(section: str, content: object) -> str | None:
+    """Return what is wrong with a section, or None."""
+    there_are = f"there are [{'], ['.join(_SECTIONS)}]"
+    if isinstance(content, Mapping):
+        return None if section in _SECTIONS else f"no section [{section}] is known; {there_are}"
+    if section in _SECTIONS:
+        return f"{section} must be a section: [{section}], and its keys below"
+    for home, keys in _KEYS.items():
+        if section in keys:
+            return f"{section} belongs into the section [{home}]"
+    return f"{section} stands in no section; {there_are}"
+
+
+def _fault(section: str, key: str, value: object) -> str | None:
+    """Return what is wrong with a key, or None."""
+    if key not in _KEYS[section]:
+        return f"[{section}] has no {key}; it has {', '.join(_KEYS[section])}"
+    kind = _KEYS[section][key]
+    return None if _is(value, kind) else f"{key} must be {kind}"
 
 
 def _is(value: object, kind: str) -> bool:
@@ -97,19 +146,29 @@ def _is(value: object, kind: str) -> bool:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
     if kind == _FLAG:
         return isinstance(value, bool)
-    if kind == _COUNT:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind in (_COUNT, _POSITIVE):
+        least = 0 if kind == _COUNT else 1
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    if kind == _STORE:
+        return value in get_args(Adapter)
     return isinstance(value, str)
 
 
 def _line_of(text: str, section: str, key: str | None = None) -> int:
-    """Return the line of a section, or of a key in it, for a message; 1 where it is written in some other way."""
-    header = re.compile(rf"^\s*\[+\s*[\"']?{re.escape(section)}[\"']?\s*[\].]")
-    wanted = header if key is None else re.compile(rf"^\s*[\"']?{re.escape(key)}[\"']?\s*=")
-    inside = key is None
-    for number, line in enumerate(text.splitlines(), 1):
-        if not inside:
-            inside = bool(header.match(line))
-        elif wanted.match(line) or (key is None and re.match(rf"^\s*[\"']?{re.escape(section)}[\"']?\s*[=.]", line)):
-            return number
-    return 1
+    """Return the line on which a section, or a key in it, is first said, however it is spelled.
+
+    tomllib tells no lines. But as long as the file is cut between two statements it is TOML, and what the last one
+    said is there: so the first cut at which the key is there ends the statement that says it.
+    """
+    lines = text.split("\n")
+    begins = 1
+    for count in range(1, len(lines) + 1):
+        try:
+            told = tomllib.loads("\n".join(lines[:count]))
+        except tomllib.TOMLDecodeError:
+            continue  # inside a statement of several lines
+        content = told.get(section)
+        if section in told and (key is None or (isinstance(content, Mapping) and key in content)):
+            return begins
+        begins = count + 1
+    return begins

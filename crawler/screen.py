@@ -81,12 +81,17 @@ def summary(report: Report) -> str:
         rate = f", {report.files / report.seconds:,.0f} files/s" if report.seconds else ""
         lines.append(f"walked     {report.files:,} files in {clock(report.seconds)}{rate}")
         kinds = [f"{count:,} {status}" for status, count in _by_count(report)]
-        lines.append(f"           {', '.join(kinds)}")
+        if kinds:
+            lines.append(f"           {', '.join(kinds)}")
         lines.append(f"found      {report.hdus:,} HDUs, {report.cards:,} cards")
         each = report.requests / report.files if report.files else 0
         lines.append(f"read       {size(report.bytes_read)} in {report.requests:,} requests, {each:.1f} a file")
     if report.skipped:
         lines.append(f"unchanged  {report.skipped:,} files")
+    if report.removed:
+        lines.append(f"removed    {report.removed:,} files that are gone")
+    if report.withheld:
+        lines.append(f"kept       {report.withheld:,} files that were not found again")
     lines.append(f"catalogue  {one_line(report.catalogue, limit=2000)} (version {report.version})")
     return "\n".join(lines)
 
@@ -116,9 +121,9 @@ def print_table(rows: pa.Table, *, width: int | None = None) -> None:
         console.print(f"{rows.num_rows - _MOST_ROWS:,} more rows: add a LIMIT, or --csv for all of them")
 
 
-def print_csv(rows: pa.Table, out: TextIO = sys.stdout) -> None:
+def print_csv(rows: pa.Table, out: TextIO | None = None) -> None:
     """Print all rows as CSV (RFC 4180), a null as nothing; control characters escaped, as on a terminal."""
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out or sys.stdout, lineterminator="\n")
     writer.writerow(one_line(name, limit=1000) for name in rows.column_names)
     for batch in rows.to_batches(max_chunksize=10_000):
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from crawler.errors import AccessDeniedError, CrawlerError, ListingError, UsageError
-from crawler.listing.globs import DEFAULT_INCLUDE, NameFilter
 from crawler.listing import Listing, list_roots, partitions
+from crawler.listing.globs import DEFAULT_INCLUDE, NameFilter
 from crawler.stores import ObjectRef, ObjectStore, open_store
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.stores.local import LocalStore

@@ -9,18 +9,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 import crawler
+from crawler.cli import options
 from crawler.errors import CrawlerError, FormatError, UsageError
 
 if TYPE_CHECKING:
     from crawler.headers import HeaderUnit
+    from crawler.run import Report
+    from crawler.stores import Adapter
 
 # Each command imports what it needs: `crawler --help` should not wait for Arrow, Delta and Dask.
-# ruff: noqa: PLC0415
+# And it prints, which nothing below it does.
+# ruff: noqa: PLC0415, T201
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,6 +34,7 @@ def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error."""
     try:
         code = commands(prog_name="crawler", standalone_mode=False)
+        sys.stdout.flush()  # while we can still say what is wrong with it
     except (click.UsageError, UsageError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
         code = fail(message, 2)
@@ -36,13 +42,20 @@ def main() -> NoReturn:
         code = fail("interrupted", 130)
     except CrawlerError as error:
         code = fail(str(error), 1)
-    except BrokenPipeError:
-        # Whoever read our output has left. Python would complain when it flushes on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has left, and needs no message
         code = 1
     except OSError as error:
         code = fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
+    _settle_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _settle_output() -> None:
+    """Drop what cannot be written: Python would try again on its way out, complain, and change the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str, code: int) -> int:
@@ -62,71 +75,82 @@ def commands(context: click.Context) -> None:
         print(context.get_help())
 
 
-def store_option(command: Command) -> Command:
-    """Add the option that picks what reads the files."""
-    kinds = click.Choice(["auto", "obstore", "fsspec"])
-    return click.option("--store", type=kinds, default="auto", help="What reads the files.")(command)
-
-
 def catalogue_argument(command: Command) -> Command:
-    """Add the argument and the option that say which catalogue is read."""
+    """Add what says which catalogue is read: its folder, how it is reached, and which version."""
     command = click.option("--version", type=int, help="An earlier version of the catalogue.")(command)
-    return click.argument("catalogue")(command)
+    return click.argument("catalogue")(options.catalogue_flag(command))
 
 
 @commands.command()
-@click.argument("roots", nargs=-1, required=True)
-@click.option("-c", "--catalogue", required=True, help="Folder of the catalogue, new or not.")
+@click.argument("roots", nargs=-1)
+@click.option("-c", "--catalogue", metavar="FOLDER", help="Folder of the catalogue, new or not: a path or a URL.")
+@click.option("--job", "job_file", metavar="FILE", help="Job file with all of this; what is given here counts more.")
 @click.option(
     "--include", multiple=True, help="Glob of names to take; may be given again. Default: names that FITS files have."
 )
 @click.option("--exclude", multiple=True, help="Glob of names to leave out; may be given again.")
 @click.option("--workers", type=click.IntRange(0), help="Processes; 0 for this one alone. Default: one a core.")
+@click.option("--scheduler", metavar="ADDRESS", help="Crawl on a running Dask cluster: tcp://head-node:8786.")
 @click.option(
     "--concurrency", type=click.IntRange(1), help="Files each process walks at once. Default: what suits the store."
 )
-@store_option
+@click.option(
+    "--allow-removals",
+    is_flag=True,
+    default=None,
+    help="Remove files that are gone even if they are more than a tenth of the catalogue.",
+)
+@options.storage_flags
+@options.catalogue_flag
+@options.store_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def index(
-    roots: tuple[str, ...],
-    catalogue: str,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    workers: int | None,
-    concurrency: int | None,
-    store: Any,
-    as_json: bool,
-) -> int:
+def index(job_file: str | None, as_json: bool, **given: Any) -> int:
     """Index the headers of every FITS file below ROOTS.
 
     ROOTS are folders, files, URLs, and lists of them: @keys.txt or @keys.parquet. Run it again on the same catalogue
     to walk only what is new or changed, or to finish a run that was killed.
     """
+    arguments = options.with_job_file(job_file, given)
+
     from rich.console import Console
 
     from crawler import api, screen
 
-    with screen.Progress(Console(stderr=True)).shown() as progress:
-        report = api.index(
-            roots,
-            catalogue,
-            workers=workers if workers is not None else os.cpu_count() or 1,
-            include=include or None,
-            exclude=exclude,
-            concurrency=concurrency,
-            store=store,
-            progress=progress,
-        )
+    scheduler = arguments.pop("scheduler", None)
+    if scheduler is None:
+        arguments.setdefault("workers", os.cpu_count() or 1)
+    with _client(scheduler) as client, screen.Progress(Console(stderr=True)).shown() as progress:
+        report = api.index(**arguments, client=client, progress=progress)
     if as_json:
         print(screen.as_json(report))
-    elif not report.nothing_found:
+    elif not report.nothing_found or report.removed:
         print(screen.summary(report))
+    return _code_of(report)
+
+
+def _client(scheduler: str | None) -> AbstractContextManager[Any]:
+    """Return a client of the scheduler, or None where there is none."""
+    if scheduler is None:
+        return nullcontext()
+    from crawler.cluster import remote_client
+
+    return remote_client(scheduler)
+
+
+def _code_of(report: Report) -> int:
+    """Say what a crawl could not do, if anything, and return the exit code."""
     if report.interrupted:
         return fail("interrupted; what was walked is in the catalogue, the same command goes on from there", 130)
-    if report.nothing_found:
+    if report.nothing_found and not report.removed:
         return fail(report.nothing_found, 1)
     if report.files and report.walked["unreadable"] == report.listed:
         return fail(f"none of {report.listed:,} files could be read; the first: {report.first_error}", 1)
+    if report.withheld:
+        return fail(
+            f"{report.withheld:,} files of the catalogue were not found again and were kept, since they are more than "
+            "a tenth of it; if they are really gone, --allow-removals removes them",
+            1,
+        )
     return 0
 
 
@@ -134,16 +158,20 @@ def index(
 @click.argument("url")
 @click.option("--hdu", type=click.IntRange(0), help="Only this HDU; 0 is the primary.")
 @click.option("--keyword", multiple=True, help="Only cards of this keyword; may be given again.")
-@store_option
-def headers(url: str, hdu: int | None, keyword: tuple[str, ...], store: Any) -> int:
+@options.storage_flags
+@options.store_flag
+def headers(
+    url: str, hdu: int | None, keyword: tuple[str, ...], storage_options: dict[str, Any], store: Adapter | None
+) -> int:
     """Print the headers of one FITS file, read from where it lies."""
     from crawler import load_headers
+    from crawler.stores.urls import printable
 
     wanted = {name.upper() for name in keyword}
     found = False
     count = 0
     try:
-        for unit in load_headers(url, store=store):
+        for unit in load_headers(url, storage_options=storage_options, store=store or "auto"):
             count += 1
             if hdu is not None and unit.index < hdu:
                 continue
@@ -151,11 +179,11 @@ def headers(url: str, hdu: int | None, keyword: tuple[str, ...], store: Any) -> 
             if hdu is not None:
                 break
     except FormatError as fault:
-        return fail(f"{url}: {fault}", 1)
+        return fail(f"{printable(url)}: {fault}", 1)
     if hdu is not None and count <= hdu:
-        return fail(f"{url}: there is no HDU {hdu}, the file has {count}", 1)
+        return fail(f"{printable(url)}: there is no HDU {hdu}, the file has {count}", 1)
     if not found:
-        return fail(f"{url}: no card of {', '.join(sorted(wanted))}", 1)
+        return fail(f"{printable(url)}: no card of {', '.join(sorted(wanted))}", 1)
     return 0
 
 
@@ -189,12 +217,12 @@ def _card_lines(header: bytes) -> list[tuple[str, str]]:
 
 @commands.command()
 @catalogue_argument
-def info(catalogue: str, version: int | None) -> None:
+def info(catalogue: str, version: int | None, catalogue_options: dict[str, Any]) -> None:
     """Say what a catalogue holds."""
     from crawler import Catalogue, screen
     from crawler.stores.urls import one_line
 
-    opened = Catalogue(catalogue, version=version)
+    opened = Catalogue(catalogue, version=version, storage_options=catalogue_options)
     print(f"{one_line(opened.url, limit=2000)} version {opened.version}")
     for table in ("files", "hdus", "cards"):
         parts = [one for one in opened.fragments if one.table == table]
@@ -212,15 +240,32 @@ def info(catalogue: str, version: int | None) -> None:
 @catalogue_argument
 @click.argument("sql")
 @click.option("--csv", is_flag=True, help="Print CSV, as into a pipe.")
-def query(catalogue: str, version: int | None, sql: str, csv: bool) -> None:
+def query(catalogue: str, version: int | None, catalogue_options: dict[str, Any], sql: str, csv: bool) -> None:
     """Run SQL over the views files, hdus and cards: a table on a terminal, CSV in a pipe."""
     from crawler import Catalogue, screen
 
-    rows = Catalogue(catalogue, version=version).sql(sql)
+    rows = Catalogue(catalogue, version=version, storage_options=catalogue_options).sql(sql)
     if csv or not sys.stdout.isatty():
         screen.print_csv(rows)
     else:
         screen.print_table(rows)
+
+
+@commands.command()
+@click.argument("catalogue")
+@click.option("--now", is_flag=True, help="Keep the latest version alone, for plain Parquet readers.")
+@options.catalogue_flag
+def vacuum(catalogue: str, now: bool, catalogue_options: dict[str, Any]) -> None:
+    """Delete files of a catalogue that it no longer needs.
+
+    Those are files of versions that were replaced a week ago or more, and what dead runs left a month ago or more.
+    With --now, all but the latest version: only while no crawl runs and nobody reads an earlier one.
+    """
+    from crawler import screen
+    from crawler.catalogue.vacuum import vacuum as clean
+
+    done = clean(catalogue, now=now, storage_options=catalogue_options)
+    print(f"deleted {done.deleted:,} files, {screen.size(done.bytes)}")
 
 
 @commands.command()

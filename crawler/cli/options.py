@@ -1,0 +1,207 @@
+"""Options that several commands share: of the stores that are read, of the catalogue's, and a job file under them all.
+
+What is given here may hold secrets: no message repeats a value.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from crawler.errors import UsageError
+from crawler.job_file import read_job_file
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_TEXT = frozenset(
+    {
+        "account_key",
+        "account_name",
+        "aws_access_key_id",
+        "aws_secret_access_key",
+        "aws_session_token",
+        "key",
+        "password",
+        "profile",
+        "sas_token",
+        "secret",
+        "token",
+        "username",
+    }
+)
+"""Names whose values are text even where they look like a number: no library takes a number for a key."""
+
+
+def storage_option(text: str) -> tuple[tuple[str, ...], Any]:
+    """Return the names and the value of ``K=V``, where each dot in K goes one table down.
+
+    Raises
+    ------
+    click.BadParameter
+        It is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    names = tuple(name.strip() for name in key.split("."))
+    if not equals or not all(names):
+        # The text may be a key whose name was forgotten: it is not repeated.
+        raise click.BadParameter("K=V is expected, such as anon=true or client_kwargs.region_name=us-west-2")
+    return names, read_value(names[-1], value)
+
+
+def read_value(name: str, text: str) -> Any:
+    """Return a value that was typed: a number, truth value, list or table as JSON or TOML have it, or else the text."""
+    for parse in (json.loads, _toml_value):
+        try:
+            value = parse(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, int | float) and name in _TEXT:
+            return text
+        if value is None or isinstance(value, bool | int | float | str | list | dict):
+            return value
+    return text
+
+
+def _toml_value(text: str) -> Any:
+    told = tomllib.loads(f"value = {text}")
+    if list(told) != ["value"]:
+        raise ValueError("several lines")
+    return told["value"]
+
+
+def nested(options: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """Return options as tables in tables; what is said last counts.
+
+    Raises
+    ------
+    UsageError
+        One is told as a table and as something else.
+    """
+    tables: dict[str, Any] = {}
+    for names, value in options:
+        table = tables
+        for name in names[:-1]:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise UsageError(f"the storage option {'.'.join(names)} lies in one that is no table")
+        table[names[-1]] = value
+    return tables
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two tables of options as one, where what ``over`` says counts, table by table."""
+    both = dict(under)
+    for name, value in over.items():
+        below = both.get(name)
+        both[name] = merged(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return both
+
+
+_STORAGE_FLAGS = (
+    click.option("--anon", is_flag=True, default=None, help="S3: read without credentials, as public buckets allow."),
+    click.option("--requester-pays", is_flag=True, default=None, help="S3: agree to pay for requests and transfer."),
+    click.option("--endpoint-url", metavar="URL", help="S3: the server, where it is not Amazon's."),
+    click.option("--region", metavar="R", help="S3: the region of the bucket."),
+    click.option("--profile", metavar="P", help="S3: the profile of ~/.aws whose credentials are used."),
+    click.option(
+        "--storage-option",
+        "storage_options",
+        type=storage_option,
+        metavar="K=V",
+        multiple=True,
+        help="Any option of the store, as fsspec spells it; may be given again. A dot goes one table down: "
+        "client_kwargs.region_name=us-west-2.",
+    ),
+)
+
+
+def storage_flags(command: Command) -> Command:
+    """Add the options that say how the files are reached; the command takes them all as ``storage_options``."""
+
+    @wraps(command)
+    def gathered(
+        *,
+        anon: bool | None,
+        requester_pays: bool | None,
+        endpoint_url: str | None,
+        region: str | None,
+        profile: str | None,
+        storage_options: tuple[tuple[tuple[str, ...], Any], ...],
+        **others: Any,
+    ) -> Any:
+        flags = [
+            (("anon",), anon),
+            (("requester_pays",), requester_pays),
+            (("endpoint_url",), endpoint_url),
+            (("client_kwargs", "region_name"), region),
+            (("profile",), profile),
+        ]
+        given = [flag for flag in flags if flag[1] is not None]
+        return command(storage_options=nested([*given, *storage_options]), **others)
+
+    for option in reversed(_STORAGE_FLAGS):
+        gathered = option(gathered)
+    return gathered  # type: ignore[return-value]  # of other parameters, as decorators of click have it
+
+
+def catalogue_flag(command: Command) -> Command:
+    """Add the option that says how the catalogue is reached; the command takes it as ``catalogue_options``."""
+
+    @wraps(command)
+    def gathered(*, catalogue_options: tuple[tuple[tuple[str, ...], Any], ...], **others: Any) -> Any:
+        return command(catalogue_options=nested(catalogue_options), **others)
+
+    return click.option(  # type: ignore[return-value]
+        "--catalogue-option",
+        "catalogue_options",
+        type=storage_option,
+        metavar="K=V",
+        multiple=True,
+        help="Any option of the catalogue's store, as --storage-option; may be given again.",
+    )(gathered)
+
+
+def store_flag(command: Command) -> Command:
+    """Add the option that picks what reads the files."""
+    kinds = click.Choice(["auto", "obstore", "fsspec"])
+    return click.option("--store", type=kinds, help="What reads the files. Default: auto.")(command)
+
+
+def with_job_file(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a run: what the command line gives, over what the job file does.
+
+    Parameters
+    ----------
+    path : str or None
+        Of the job file.
+    given : mapping
+        By name, as `crawler.job_file.read_job_file` has them; None or empty for what was not given.
+
+    Returns
+    -------
+    dict
+        With ``roots`` and ``catalogue``, and whatever else was given.
+
+    Raises
+    ------
+    UsageError
+        The job file cannot be read, or something is missing or contradicts itself.
+    """
+    over = {name: value for name, value in given.items() if value is not None and value not in ((), {})}
+    if "workers" in over and "scheduler" in over:
+        raise UsageError("--workers starts processes here, --scheduler uses a cluster that runs: give one of them")
+    told = read_job_file(path) if path is not None else {}
+    if "workers" in over or "scheduler" in over:  # of the two ways to run it, the command line says which
+        told = {name: value for name, value in told.items() if name not in ("workers", "scheduler")}
+    arguments = merged(told, over)
+    where = f"in the section [crawl] of {path}" if path is not None else "in a job file (--job FILE)"
+    if not arguments.get("roots"):
+        raise UsageError(f"there is nothing to index: name ROOTS (folders, files, URLs), or roots {where}")
+    if not arguments.get("catalogue"):
+        raise UsageError(f"where is the catalogue to be? Give --catalogue FOLDER, or catalogue {where}")
+    return arguments
