@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from crawler.catalogue.reader import Catalogue
     from crawler.errors import CrawlerError
     from crawler.headers import HeaderUnit, load_headers
-    from crawler.run import Report
+    from crawler.report import Report
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ _HOME = {
     "Catalogue": "crawler.catalogue.reader",
     "CrawlerError": "crawler.errors",
     "HeaderUnit": "crawler.headers",
-    "Report": "crawler.run",
+    "Report": "crawler.report",
     "index": "crawler.api",
     "load_headers": "crawler.headers",
 }

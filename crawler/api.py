@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from crawler.errors import UsageError
 from crawler.job import CrawlJob
-from crawler.run import Crawl, InProcess, Report
+from crawler.report import Report
+from crawler.run import Crawl, InProcess
 from crawler.stores import Adapter
 
 if TYPE_CHECKING:

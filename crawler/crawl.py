@@ -173,24 +173,24 @@ def _known(job: CrawlJob, partition: pa.Table) -> dict[str, list[dict[str, objec
     known: dict[str, list[dict[str, object]]] = {}
     if job.known is None or not partition.num_rows:
         return known
-    for row in _rows_of(job.catalogue, job.known, partition["url"].combine_chunks()):
+    for row in _rows_of(job, job.known, partition["url"].combine_chunks()):
         known.setdefault(str(row["url"]), []).append(row)
     return known
 
 
-def _rows_of(location: str, version: int, urls: pa.Array) -> list[dict[str, object]]:
+def _rows_of(job: CrawlJob, version: int, urls: pa.Array) -> list[dict[str, object]]:
     """Return the rows of some urls, of a version or, where its files are gone, of the latest.
 
     A run deletes what it wrote and itself merged as it ends, so a version that lay between is soon gone.
     """
-    catalogue = Catalogue(location, version=version)
+    catalogue = Catalogue(job.catalogue, version=version, storage_options=job.catalogue_options)
     while True:
         try:
             rows: list[dict[str, object]] = catalogue.files.to_table(
                 columns=_KNOWN, filter=pc.field("url").isin(urls)
             ).to_pylist()
         except FileNotFoundError as error:
-            latest = Catalogue(location)
+            latest = Catalogue(job.catalogue, storage_options=job.catalogue_options)
             if latest.version == catalogue.version:
                 raise CatalogueError(catalogue.url, f"is damaged: {first_line(error)}") from None
             catalogue = latest

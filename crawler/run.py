@@ -6,29 +6,25 @@ and nothing of FITS, and prints nothing.
 
 from __future__ import annotations
 
-import queue
-import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
-from types import FrameType
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from crawler.background import ahead, stopped_by_signals
 from crawler.catalogue.fragments import Fragment, read_fragment
 from crawler.catalogue.log import CatalogueLog, Change, Snapshot, first_line
 from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
+from crawler.catalogue.urls import Urls
 from crawler.crawl import Receipt, crawl_partition
 from crawler.errors import CatalogueError
 from crawler.job import CrawlJob
 from crawler.listing import Listing, list_roots, partitions
+from crawler.report import Report
 from crawler.stores import open_store
 
 FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000
@@ -43,81 +39,6 @@ REMOVABLE = 0.1
 mounted, or a prefix that was renamed, than files that were deleted."""
 
 _AHEAD = 64  # partitions that are listed ahead of the crawl
-
-_POLL = 0.1  # seconds after which a thread that waits looks whether it should go on: a signal does not wake it
-
-_LEAVE = 2.0  # seconds that the listing is given to end where nobody wants the rest of it
-
-
-@dataclass(slots=True)
-class Report:
-    """What a crawl did, and while it runs, what it did so far.
-
-    Attributes
-    ----------
-    crawl : str
-        Its id, as in ``files.crawl``.
-    catalogue : str
-        Url of the catalogue.
-    seen, listed : int
-        Objects found below the roots, and those of them that the filters let through.
-    listing_ended : bool
-    nothing_found : str or None
-        Why no object was listed, and what to do, once that is known.
-    walked : Counter
-        Files walked, by status.
-    skipped : int
-        Files that the catalogue held unchanged.
-    removed : int
-        Files that are gone, and their rows with them.
-    withheld : int
-        Files that are gone and were not removed, because they are too many (`REMOVABLE`).
-    hdus, cards : int
-        Rows added.
-    requests, bytes_read : int
-    first_error : str or None
-        Of the first file that was unreadable.
-    version : int or None
-        Of the catalogue after the last commit.
-    seconds : float
-        Since the crawl began.
-    interrupted : bool
-        It was stopped before its end; what was walked is committed.
-    """
-
-    crawl: str
-    catalogue: str
-    seen: int = 0
-    listed: int = 0
-    listing_ended: bool = False
-    nothing_found: str | None = None
-    walked: Counter[str] = field(default_factory=Counter)
-    skipped: int = 0
-    removed: int = 0
-    withheld: int = 0
-    hdus: int = 0
-    cards: int = 0
-    requests: int = 0
-    bytes_read: int = 0
-    first_error: str | None = None
-    version: int | None = None
-    seconds: float = 0.0
-    interrupted: bool = False
-
-    @property
-    def files(self) -> int:
-        """Files walked."""
-        return self.walked.total()
-
-    def add(self, receipt: Receipt) -> None:
-        """Count what came of one partition."""
-        self.walked += receipt.statuses
-        self.skipped += receipt.skipped
-        self.hdus += receipt.hdus
-        self.cards += receipt.cards
-        self.requests += receipt.requests
-        self.bytes_read += receipt.bytes_read
-        self.first_error = self.first_error or receipt.first_error
 
 
 class Executor(Protocol):
@@ -190,7 +111,7 @@ class Crawl:
             open_store=lambda url: open_store(url, job.storage_options, adapter=job.adapter),
         )
         cut = partitions(listing, first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
-        with _stopped_by_signals(self._stop), _ahead(cut, _AHEAD, self._stop) as todo:
+        with stopped_by_signals(self._stop), ahead(cut, _AHEAD, self._stop) as todo:
             first = next(todo, None)  # what cannot be listed is not worth a new catalogue
             self.report.interrupted = first is None and self._stop.is_set()
             self._listed(listing)
@@ -300,111 +221,3 @@ class Crawl:
             self._log.delete_files(one for one in rewritten.remove if one.batch.startswith(crawl))
             self.report.version = self._log.snapshot().version
             self._tell()
-
-
-class Urls:
-    """A set of urls at eight bytes each, that may take a url for one of its own but never the other way round.
-
-    A 64-bit hash that two urls share makes one of 10 million look listed once in a million runs: the rows of a file
-    that is gone stay until the next.
-    """
-
-    def __init__(self) -> None:
-        self._hashes: list[npt.NDArray[np.int64]] = []
-
-    def add(self, urls: list[str]) -> None:
-        """Add urls."""
-        self._hashes.append(_hashed(urls))
-
-    def missing(self, urls: list[str]) -> list[str]:
-        """Return those that were not added."""
-        if not self._hashes:
-            return urls
-        self._hashes = [np.unique(np.concatenate(self._hashes))]
-        there = np.isin(_hashed(urls), self._hashes[0])
-        return [url for url, known in zip(urls, there, strict=True) if not known]
-
-
-def _hashed(urls: list[str]) -> npt.NDArray[np.int64]:
-    return np.fromiter(map(hash, urls), np.int64, len(urls))
-
-
-Item = TypeVar("Item")
-
-
-@contextmanager
-def _ahead(items: Iterator[Item], depth: int, stop: threading.Event) -> Iterator[Iterator[Item]]:
-    """Iterate on a thread of its own, at most ``depth`` items ahead of who takes them; errors come in their place.
-
-    Once ``stop`` is set, who waits for an item is told that there are no more.
-    """
-    ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
-    leaving = threading.Event()
-
-    def put(item: Item | BaseException | None) -> bool:
-        while not leaving.is_set():
-            try:
-                ready.put(item, timeout=_POLL)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if not put(item):
-                    return
-        except BaseException as error:  # not swallowed: raised where the item would have come
-            put(error)
-        else:
-            put(None)
-
-    def take() -> Iterator[Item]:
-        while True:
-            try:
-                item = ready.get(timeout=_POLL)
-            except queue.Empty:
-                if stop.is_set():
-                    return
-                continue
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=produce, name="listing", daemon=True)
-    thread.start()
-    try:
-        yield take()
-    finally:
-        leaving.set()
-        thread.join(_LEAVE)  # not longer: it may be waiting for a store
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Set ``stop`` on the first SIGINT or SIGTERM; the second does what it always does.
-
-    Outside the main thread, where Python has no signals, do nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        restore()
-
-    for number in before:
-        signal.signal(number, on_signal)
-    try:
-        yield
-    finally:
-        restore()

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from crawler.run import Report
+from crawler.report import Report
 from crawler.stores.urls import one_line
 
 PLAIN_SECONDS = 10.0

@@ -134,7 +134,7 @@ class Catalogue:
             try:
                 result = connection.sql(query)
                 return pa.table({}) if result is None else result.to_arrow_table()
-            except duckdb.Error as error:
+            except (duckdb.Error, UnicodeError) as error:
                 raise QueryError(self.url, _reason(error)) from None
 
     def _dataset(self, name: str) -> Any:

@@ -20,7 +20,7 @@ from crawler.errors import CrawlerError, FormatError, UsageError
 
 if TYPE_CHECKING:
     from crawler.headers import HeaderUnit
-    from crawler.run import Report
+    from crawler.report import Report
     from crawler.stores import Adapter
 
 # Each command imports what it needs: `crawler --help` should not wait for Arrow, Delta and Dask.

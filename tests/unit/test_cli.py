@@ -20,7 +20,7 @@ from crawler.cli import main
 from crawler.cli.options import merged, nested, read_value
 from crawler.cluster import local_client
 from crawler.errors import UsageError
-from crawler.run import Report
+from crawler.report import Report
 from tests.conftest import TREE_FILES
 from tests.fits_files import card, entry, image_hdu
 from tests.servers import RangeServer

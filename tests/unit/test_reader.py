@@ -206,7 +206,7 @@ class TestSql:
             pytest.param("SELECT\n\n  nope\nFROM files", "nope", id="column"),
             pytest.param("SELECT * FROM nope", "nope", id="table"),
             pytest.param("SELECT CAST(url AS INT) FROM files", "Could not convert", id="while it runs"),
-            pytest.param("SELECT * FROM files WHERE url = $1", "parameters", id="parameter"),
+            pytest.param("SELECT * FROM files WHERE url = $1", "parameter", id="parameter"),
             pytest.param("SELECT error('a\r\nb\tc\x1b[31m')", "", id="message of the user"),
             pytest.param("SELECT '\ud800'", "surrogate", id="lone surrogate"),
         ],

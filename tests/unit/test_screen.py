@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from crawler import screen
-from crawler.run import Report
+from crawler.report import Report
 
 HOSTILE = "\x1b[31mred\x07\x9b2J\r\n[bold red]no markup[/] \u202eright to left\ud800".encode(
     "utf-8", "surrogatepass"

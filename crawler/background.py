@@ -1,0 +1,95 @@
+"""What the driver has beside its main thread: a listing that runs ahead, and signals that ask it to stop."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+_POLL = 0.1  # seconds after which a thread that waits looks whether it should go on: a signal does not wake it
+
+_LEAVE = 2.0  # seconds that the listing is given to end where nobody wants the rest of it
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def ahead(items: Iterator[Item], depth: int, stop: threading.Event) -> Iterator[Iterator[Item]]:
+    """Iterate on a thread of its own, at most ``depth`` items ahead of who takes them; errors come in their place.
+
+    Once ``stop`` is set, who waits for an item is told that there are no more.
+    """
+    ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
+    leaving = threading.Event()
+
+    def put(item: Item | BaseException | None) -> bool:
+        while not leaving.is_set():
+            try:
+                ready.put(item, timeout=_POLL)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+        except BaseException as error:  # not swallowed: raised where the item would have come
+            put(error)
+        else:
+            put(None)
+
+    def take() -> Iterator[Item]:
+        while True:
+            try:
+                item = ready.get(timeout=_POLL)
+            except queue.Empty:
+                if stop.is_set():
+                    return
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=produce, name="listing", daemon=True)
+    thread.start()
+    try:
+        yield take()
+    finally:
+        leaving.set()
+        thread.join(_LEAVE)  # not longer: it may be waiting for a store
+
+
+@contextmanager
+def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Set ``stop`` on the first SIGINT or SIGTERM; the second does what it always does.
+
+    Outside the main thread, where Python has no signals, do nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        restore()
