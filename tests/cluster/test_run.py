@@ -24,7 +24,7 @@ import pytest
 from deltalake import DeltaTable
 from distributed import Client
 
-from crawler import cluster, run
+from crawler import background, cluster, run
 from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client
@@ -513,7 +513,7 @@ class TestInterrupted:
             yield from ()
 
         monkeypatch.setattr(run, "partitions", hanging)
-        monkeypatch.setattr(run, "_LEAVE", 0.0)
+        monkeypatch.setattr(background, "_LEAVE", 0.0)
 
         report = crawl.run()
         never.set()

@@ -1,0 +1,240 @@
+"""A catalogue on S3 itself: written, added to, removed from, read, vacuumed, and all that may be wrong."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as pads
+import pytest
+from astropy.io import fits
+
+from crawler import run
+from crawler.catalogue import vacuum as vacuuming
+from crawler.catalogue.log import CatalogueLog
+from crawler.catalogue.reader import Catalogue
+from crawler.catalogue.schema import TABLES
+from crawler.errors import CatalogueError
+from crawler.job import CrawlJob
+from crawler.run import Crawl, InProcess, Report
+from crawler.stores.storage import open_folder
+from tests.conftest import TREE_FILES, sibling
+from tests.s3.ceph import Ceph
+from tests.s3.conftest import S3Server
+from tests.tables import multiset, same_tables
+
+DEAD_SECONDS = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _several_partitions_and_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FIRST_PARTITION": 20, "GROWTH": 1, "PARTITION": 20, "COMMIT_RECEIPTS": 1}.items():
+        monkeypatch.setattr(run, name, value)
+
+
+@pytest.fixture
+def location(server: S3Server) -> str:
+    return f"s3://{server.bucket()}/a catalogue/of ours"
+
+
+def crawled(location: str, options: dict[str, Any], *roots: Path, **more: Any) -> Report:
+    job = CrawlJob(roots=tuple(map(str, roots)), catalogue=location, catalogue_options=options, **more)
+    return Crawl(job, InProcess(), lambda _: None).run()
+
+
+def fresh(tmp_path: Path, *roots: Path) -> Catalogue:
+    """Return a new catalogue on the local disk."""
+    crawled(str(tmp_path / "fresh"), {}, *roots)
+    return Catalogue(str(tmp_path / "fresh"))
+
+
+def opened(location: str, server: S3Server) -> Catalogue:
+    return Catalogue(location, storage_options=server.options)
+
+
+def lying_there(location: str, server: S3Server) -> set[str]:
+    """Return the Parquet files below a catalogue, as its log would name them."""
+    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    listed = server.client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+    keys = [entry["Key"].removeprefix(f"{prefix}/") for entry in listed]
+    return {key for key in keys if key.startswith("table=")}
+
+
+def in_use(location: str, server: S3Server) -> set[str]:
+    return {one.path for one in opened(location, server).fragments}
+
+
+def test_first_run_again_and_removal(tmp_path: Path, tree: Path, server: S3Server, location: str) -> None:
+    first = crawled(location, server.options, tree)
+    assert (first.files, first.skipped) == (TREE_FILES, 0)
+    assert lying_there(location, server) == in_use(location, server)
+
+    nothing = crawled(location, server.options, tree)
+    assert (nothing.files, nothing.skipped, nothing.requests, nothing.version) == (0, TREE_FILES, 0, first.version)
+
+    (tree / "night1" / "exp010.fits").write_bytes(sibling(10, exposure=99.0))
+    (tree / "night1" / "new.fits").write_bytes(sibling(3))
+    for number in (0, 1, 2):
+        (tree / "night0" / f"exp00{number}.fits").unlink()
+    again = crawled(location, server.options, tree)
+
+    assert (again.files, again.skipped, again.removed) == (2, TREE_FILES - 4, 3)
+    same_tables(opened(location, server), fresh(tmp_path, tree))
+
+
+def test_reading(tree: Path, server: S3Server, location: str) -> None:
+    crawled(location, server.options, tree)
+    catalogue = opened(location, server)
+    path = tree / "night1" / "exp012.fits"
+
+    assert catalogue.header(str(path), 0)["OBJECT"] == "M 12"
+    assert catalogue.header(path.as_uri(), 1) == fits.Header.fromstring(catalogue.header_bytes(str(path), 1))
+    assert catalogue.header(str(path), 1)["NAXIS1"] == 22
+    query = "SELECT count(*) AS n FROM cards JOIN files USING (url) WHERE keyword = 'OBJECT' AND status = 'ok'"
+    assert catalogue.sql(query)["n"].to_pylist() == [41]
+    with pytest.raises(CatalogueError, match="no HDU 9") as caught:
+        catalogue.header(str(path), 9)
+    assert caught.value.args
+    assert "\n" not in str(caught.value)
+
+
+def test_an_earlier_version(tree: Path, server: S3Server, location: str) -> None:
+    first = crawled(location, server.options, tree / "night0")
+    crawled(location, server.options, tree / "night1")
+
+    earlier = Catalogue(location, version=first.version, storage_options=server.options)
+    assert earlier.files.count_rows() == 10
+    assert opened(location, server).files.count_rows() == 20
+
+
+def test_two_runs_at_once_both_land(tmp_path: Path, tree: Path, server: S3Server, location: str) -> None:
+    together = threading.Barrier(2)
+    ended: list[Report | Exception] = []
+
+    def work(night: str) -> None:
+        try:
+            together.wait(60)
+            ended.append(crawled(location, server.options, tree / night))
+        except Exception as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=work, args=(night,)) for night in ("night0", "night1")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+
+    assert [getattr(one, "files", one) for one in ended] == [10, 10]
+    same_tables(opened(location, server), fresh(tmp_path, tree / "night0", tree / "night1"))
+
+
+def test_a_commit_that_was_overtaken_is_made_again(tmp_path: Path, tree: Path, server: S3Server, location: str) -> None:
+    # The inner run commits between the listing of the outer one and its commit of what it walked.
+    inner: list[Report] = []
+
+    def progress(report: Report) -> None:
+        if report.files and not inner:
+            inner.append(report)
+            inner[0] = crawled(location, server.options, tree / "night0")
+
+    job = CrawlJob(roots=(str(tree / "night1"),), catalogue=location, catalogue_options=server.options)
+    outer = Crawl(job, InProcess(), progress).run()
+
+    assert (outer.files, inner[0].files) == (10, 10)
+    same_tables(opened(location, server), fresh(tmp_path, tree / "night0", tree / "night1"))
+
+
+def test_vacuum_now(tree: Path, server: S3Server, location: str) -> None:
+    crawled(location, server.options, tree)
+    (tree / "night1" / "exp010.fits").write_bytes(sibling(10, exposure=99.0))
+    (tree / "night2" / "exp020.fits").unlink()
+    crawled(location, server.options, tree)
+    catalogue = opened(location, server)
+    stale = lying_there(location, server) - in_use(location, server)
+    assert stale
+    assert vacuuming.vacuum(location, storage_options=server.options).deleted == 0
+
+    done = vacuuming.vacuum(location, now=True, storage_options=server.options)
+
+    assert done.deleted == len(stale)
+    assert done.bytes > 0
+    assert lying_there(location, server) == in_use(location, server)
+    folder = open_folder(location, server.options)
+    for name, schema in TABLES.items():
+        plain = pads.dataset(folder.join(f"table={name}"), schema=schema, filesystem=folder.filesystem)
+        assert multiset(plain.to_table()) == multiset(getattr(catalogue, name).to_table())
+
+
+def well_said(error: Exception) -> None:
+    text = str(error)
+    assert text.isprintable()
+    assert len(text) < 500
+    assert "secret-" not in text
+    assert not text.endswith((":", " "))
+
+
+OPERATIONS: dict[str, Callable[[str, dict[str, Any], Path], object]] = {
+    "write": crawled,
+    "read": lambda location, options, _: Catalogue(location, storage_options=options),
+    "vacuum": lambda location, options, _: vacuuming.vacuum(location, now=True, storage_options=options),
+}
+
+
+@pytest.fixture(params=OPERATIONS)
+def operation(request: pytest.FixtureRequest) -> Callable[[str, dict[str, Any], Path], object]:
+    return OPERATIONS[request.param]
+
+
+class TestWrong:
+    """Whoever writes, reads or vacuums is told in one line, and soon."""
+
+    def test_no_such_bucket(self, server: S3Server, tree: Path, operation: Callable[..., object]) -> None:
+        with pytest.raises(CatalogueError, match=r"NoSuchBucket\b|bucket|no catalogue here") as caught:
+            operation("s3://not-there-at-all/catalogue", server.options, tree / "night0")
+        well_said(caught.value)
+
+    @pytest.mark.parametrize(
+        ("key", "secret"),
+        [("nobody", "secret-x"), ("owner-key", "secret-x"), Ceph.users["other"]],
+        ids=["unknown key", "wrong secret", "somebody else"],
+    )
+    def test_credentials(
+        self, ceph: S3Server, tree: Path, operation: Callable[..., object], key: str, secret: str
+    ) -> None:
+        location = f"s3://{ceph.bucket()}/catalogue"
+
+        with pytest.raises(CatalogueError) as caught:
+            operation(location, {**ceph.options, "key": key, "secret": secret}, tree / "night0")
+        well_said(caught.value)
+
+    def test_dead_endpoint(self, moto: S3Server, tree: Path, operation: Callable[..., object]) -> None:
+        with socket.socket() as held:  # bound, and nobody listens
+            held.bind(("127.0.0.1", 0))
+            options = {**moto.options, "endpoint_url": f"http://127.0.0.1:{held.getsockname()[1]}"}
+            begun = time.monotonic()
+            with pytest.raises(CatalogueError) as caught:
+                operation("s3://bucket/catalogue", options, tree / "night0")
+        well_said(caught.value)
+        assert time.monotonic() - begun < DEAD_SECONDS
+
+    def test_another_thing_is_there(self, server: S3Server, tree: Path) -> None:
+        bucket = server.bucket()
+        server.put(bucket, "folder/notes.txt", b"mine")
+
+        with pytest.raises(CatalogueError, match="other things") as caught:
+            crawled(f"s3://{bucket}/folder", server.options, tree / "night0")
+        well_said(caught.value)
+
+    def test_a_damaged_one(self, server: S3Server, tree: Path, location: str) -> None:
+        crawled(location, server.options, tree / "night0")
+        log = CatalogueLog(location, server.options)
+        for fragment in log.snapshot().of("files"):
+            log.folder.filesystem.delete_file(log.folder.join(fragment.path))
+
+        with pytest.raises(CatalogueError, match="is damaged") as caught:
+            crawled(location, server.options, tree / "night0")
+        well_said(caught.value)
