@@ -223,5 +223,5 @@ def store_for(job: CrawlJob, url: str) -> ObjectStore:
         if key not in _stores:
             for other in [other for other in _stores if other[0] != job.crawl]:
                 del _stores[other]
-            _stores[key] = open_store(url, job.storage_options, adapter=job.adapter)
+            _stores[key] = open_store(url, job.options_for(url), adapter=job.adapter)
         return _stores[key]

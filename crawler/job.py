@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from crawler.fits.walker import Limits, ReadPolicy
+from crawler.stores.urls import scheme_of
 
 Adapter = Literal["auto", "obstore", "fsspec"]
 
@@ -65,3 +66,12 @@ class CrawlJob:
     batch_bytes: int = 64 * 2**20
     policy: ReadPolicy = ReadPolicy()
     limits: Limits = Limits()
+
+    def options_for(self, url: str) -> Mapping[str, Any]:
+        """Return the options of the store that reads ``url``.
+
+        They are those of the remote roots; the local disk, where a key file of remote objects often lies, has none.
+        Where every root is on the local disk they are passed on all the same, so that its store can refuse them.
+        """
+        elsewhere = any(root.startswith("@") or scheme_of(root) not in {"", "file"} for root in self.roots)
+        return {} if elsewhere and scheme_of(url) == "file" else self.storage_options

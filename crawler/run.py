@@ -108,7 +108,7 @@ class Crawl:
             job.roots,
             include=job.include,
             exclude=job.exclude,
-            open_store=lambda url: open_store(url, job.storage_options, adapter=job.adapter),
+            open_store=lambda url: open_store(url, job.options_for(url), adapter=job.adapter),
         )
         cut = partitions(listing, first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
         with stopped_by_signals(self._stop), ahead(cut, _AHEAD, self._stop) as todo:
