@@ -2,16 +2,19 @@
 
 What a worker runs, in this process or on a cluster. Blocking reads on threads, not asyncio: obstore lets go of the
 interpreter while it waits, and its blocking call costs half the CPU of the awaited one.
+
+What partitions of one run share on a worker (stores, threads, what was learned of products) is kept between them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,18 +25,20 @@ from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.rows import tables_of
 from crawler.catalogue.schema import FINAL_STATUSES
 from crawler.errors import CatalogueError
+from crawler.fits.layouts import Layouts, product_of
 from crawler.fits.walker import WALKER_VERSION
+from crawler.flight import Flight, Steps
 from crawler.job import CrawlJob
 from crawler.stores import ObjectRef, ObjectStore, open_store
 from crawler.stores.storage import open_folder
 from crawler.stores.urls import scheme_of
-from crawler.walk import FileResult, walk_file
+from crawler.walk import FileResult, walk_steps
 
 LOCAL_CONCURRENCY = 4
-"""Files of a local disk that are walked at once: reads hardly wait, and more threads only contend."""
+"""Requests under way at once to a local disk: reads hardly wait, and more threads only contend."""
 
 REMOTE_CONCURRENCY = 32
-"""Files that are walked at once where every read waits for a network."""
+"""Requests under way at once where every read waits for a network."""
 
 
 @dataclass(slots=True)
@@ -48,7 +53,8 @@ class Receipt:
         Files walked, by their status.
     hdus, cards : int
         Rows written.
-    requests, bytes_read : int
+    requests, bytes_read, round_trips : int
+        Of all files.
     skipped : int
         Files that the catalogue holds unchanged.
     replaced : list of str
@@ -65,6 +71,7 @@ class Receipt:
     cards: int = 0
     requests: int = 0
     bytes_read: int = 0
+    round_trips: int = 0
     skipped: int = 0
     replaced: list[str] = field(default_factory=list)
     first_error: str | None = None
@@ -95,7 +102,7 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
         ref = ObjectRef(**row)
         old = known.get(ref.url, [])
         # More than one row is what a run leaves that dies before it could drop repeats: this one replaces them all.
-        if len(old) == 1 and _unchanged(ref, old[0]):
+        if len(old) == 1 and _unchanged(job, ref, old[0]):
             receipt.skipped += 1
             continue
         if old:
@@ -103,38 +110,21 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
         refs.append(ref)
 
     batch: list[FileResult] = []
-    header_bytes = walked = 0
-    for result in _walk_all(job, refs, stop):
-        batch.append(result)
-        walked += 1
-        header_bytes += sum(len(hdu.header) for hdu in result.hdus)
-        if header_bytes >= job.batch_bytes:
-            _write(job, batch, receipt)
-            batch, header_bytes = [], 0
-    _write(job, batch, receipt)
-    if walked < len(refs):
+    walked: set[str] = set()
+    header_bytes = 0
+    with _shared(job) as shared:
+        for result in shared.walk(job, refs, stop):
+            batch.append(result)
+            walked.add(result.ref.url)
+            header_bytes += sum(len(hdu.header) for hdu in result.hdus)
+            if header_bytes >= job.batch_bytes:
+                _write(job, batch, receipt)
+                batch, header_bytes = [], 0
+        _write(job, batch, receipt)
+    if len(walked) < len(refs):
         receipt.complete = False
-        beyond = {ref.url for ref in refs[walked:]}
-        receipt.replaced = [url for url in receipt.replaced if url not in beyond]
+        receipt.replaced = [url for url in receipt.replaced if url in walked]
     return receipt
-
-
-def _walk_all(job: CrawlJob, refs: list[ObjectRef], stop: Callable[[], bool]) -> Iterator[FileResult]:
-    """Walk files, many at once; yield results in the order of the files, holding few of them."""
-    if not refs:
-        return
-    local = scheme_of(refs[0].url) == "file"
-    concurrency = job.concurrency or (LOCAL_CONCURRENCY if local else REMOTE_CONCURRENCY)
-    pending: deque[Future[FileResult]] = deque()
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="walk") as pool:
-        for ref in refs:
-            if stop():
-                break
-            pending.append(pool.submit(walk_file, store_for(job, ref.url), ref, job.policy, job.limits))
-            if len(pending) >= 2 * concurrency:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
 
 def _write(job: CrawlJob, results: list[FileResult], receipt: Receipt) -> None:
@@ -155,14 +145,15 @@ def _write(job: CrawlJob, results: list[FileResult], receipt: Receipt) -> None:
         receipt.statuses[result.status] += 1
         receipt.requests += result.requests
         receipt.bytes_read += result.bytes_read
+        receipt.round_trips += result.round_trips
         if result.status == "unreadable" and receipt.first_error is None:
             receipt.first_error = f"{result.error}: {result.ref.url}"
 
 
-_KNOWN = ["url", "size", "etag", "status", "walker_version"]
+_KNOWN = ["url", "size", "etag", "status", "n_hdus", "walker_version"]
 
 
-def _known(job: CrawlJob, partition: pa.Table) -> dict[str, list[dict[str, object]]]:
+def _known(job: CrawlJob, partition: pa.Table) -> dict[str, list[dict[str, Any]]]:
     """Return the rows that the catalogue holds of a partition's files, by url.
 
     Raises
@@ -170,7 +161,7 @@ def _known(job: CrawlJob, partition: pa.Table) -> dict[str, list[dict[str, objec
     CatalogueError
         It cannot be read.
     """
-    known: dict[str, list[dict[str, object]]] = {}
+    known: dict[str, list[dict[str, Any]]] = {}
     if job.known is None or not partition.num_rows:
         return known
     for row in _rows_of(job, job.known, partition["url"].combine_chunks()):
@@ -178,7 +169,7 @@ def _known(job: CrawlJob, partition: pa.Table) -> dict[str, list[dict[str, objec
     return known
 
 
-def _rows_of(job: CrawlJob, version: int, urls: pa.Array) -> list[dict[str, object]]:
+def _rows_of(job: CrawlJob, version: int, urls: pa.Array) -> list[dict[str, Any]]:
     """Return the rows of some urls, of a version or, where its files are gone, of the latest.
 
     A run deletes what it wrote and itself merged as it ends, so a version that lay between is soon gone.
@@ -186,7 +177,7 @@ def _rows_of(job: CrawlJob, version: int, urls: pa.Array) -> list[dict[str, obje
     catalogue = Catalogue(job.catalogue, version=version, storage_options=job.catalogue_options)
     while True:
         try:
-            rows: list[dict[str, object]] = catalogue.files.to_table(
+            rows: list[dict[str, Any]] = catalogue.files.to_table(
                 columns=_KNOWN, filter=pc.field("url").isin(urls)
             ).to_pylist()
         except FileNotFoundError as error:
@@ -200,28 +191,110 @@ def _rows_of(job: CrawlJob, version: int, urls: pa.Array) -> list[dict[str, obje
             return rows
 
 
-def _unchanged(ref: ObjectRef, old: dict[str, object]) -> bool:
-    """Tell whether a file need not be walked again: the same content, walked by this walker to an end.
+def _unchanged(job: CrawlJob, ref: ObjectRef, old: dict[str, Any]) -> bool:
+    """Tell whether a file need not be walked again: the same content, walked by this walker as far as is asked for.
 
     Without an ETag nothing proves that the content is the same, so the file is walked.
     """
     return (
         ref.etag is not None
         and (ref.size, ref.etag, WALKER_VERSION) == (old["size"], old["etag"], old["walker_version"])
-        and old["status"] in FINAL_STATUSES
+        and (old["status"] in FINAL_STATUSES or _reached(old, job.scope.max_hdus))
     )
 
 
-_stores: dict[tuple[str, str], ObjectStore] = {}
-_stores_lock = threading.Lock()
+def _reached(old: dict[str, Any], max_hdus: int | None) -> bool:
+    """Tell whether a walk that was stopped on request went as far as is now asked for."""
+    return old["status"] == "partial" and max_hdus is not None and bool(old["n_hdus"] >= max_hdus)
 
 
-def store_for(job: CrawlJob, url: str) -> ObjectStore:
-    """Return this process's store for a url: one a run and scheme, so that connections are kept between partitions."""
-    key = job.crawl, scheme_of(url)
-    with _stores_lock:
-        if key not in _stores:
-            for other in [other for other in _stores if other[0] != job.crawl]:
-                del _stores[other]
-            _stores[key] = open_store(url, job.options_for(url), adapter=job.adapter)
-        return _stores[key]
+class _Shared:
+    """What all partitions of one run share in this process.
+
+    Attributes
+    ----------
+    users : int
+        Partitions that are being crawled.
+    """
+
+    def __init__(self) -> None:
+        self.users = 0
+        self._layouts = Layouts()
+        self._lock = threading.Lock()
+        self._stores: dict[str, ObjectStore] = {}
+        self._flights: dict[int, Flight] = {}
+
+    def walk(self, job: CrawlJob, refs: list[ObjectRef], stop: Callable[[], bool]) -> Iterator[FileResult]:
+        """Walk files of one partition, many at once; yield results in their order."""
+        if not refs:
+            return iter(())
+        local = scheme_of(refs[0].url) == "file"
+        slots = job.concurrency or (LOCAL_CONCURRENCY if local else REMOTE_CONCURRENCY)
+        with self._lock:
+            if slots not in self._flights:
+                self._flights[slots] = Flight(slots)
+            flight = self._flights[slots]
+        return flight.walk(refs, lambda ref: self._begin(job, ref), stop)
+
+    def _begin(self, job: CrawlJob, ref: ObjectRef) -> tuple[ObjectStore, Steps] | None:
+        """Begin the walk of a file, unless it is better begun when more is known of its product."""
+        store = self.store(job, ref.url)
+        if not job.learn:
+            return store, walk_steps(store, ref, job.scope)
+        product = product_of(ref.url)
+        if self._layouts.begin(product):
+            return store, self._learning(job, store, ref, product)
+        return None
+
+    def _learning(self, job: CrawlJob, store: ObjectStore, ref: ObjectRef, product: str) -> Steps:
+        """Walk a file with what is known of its product, and learn from it."""
+        try:
+            guess = self._layouts.guess(product, ref.size)
+            result = yield from walk_steps(store, ref, job.scope, guess)
+            if result.compression is not None:
+                self._layouts.learn_compressed(product)
+            elif result.status in {"ok", "partial"} and result.ref.size is not None:
+                self._layouts.learn(product, result.ref.size, result.hdus)
+            return result
+        finally:
+            self._layouts.end(product)
+
+    def store(self, job: CrawlJob, url: str) -> ObjectStore:
+        """Return the store for a url: one a scheme, so that connections are kept between partitions."""
+        scheme = scheme_of(url)
+        with self._lock:
+            if scheme not in self._stores:
+                self._stores[scheme] = open_store(url, job.options_for(url), adapter=job.adapter)
+            return self._stores[scheme]
+
+    def close(self) -> None:
+        """Let the threads go."""
+        for flight in self._flights.values():
+            flight.close()
+
+
+_runs: dict[str, _Shared] = {}
+_runs_lock = threading.Lock()
+
+
+@contextmanager
+def _shared(job: CrawlJob) -> Iterator[_Shared]:
+    """Give what partitions of a run share; what other runs left is let go."""
+    with _runs_lock:
+        for crawl in [crawl for crawl, shared in _runs.items() if crawl != job.crawl and not shared.users]:
+            _runs.pop(crawl).close()
+        shared = _runs.setdefault(job.crawl, _Shared())
+        shared.users += 1
+    try:
+        yield shared
+    finally:
+        with _runs_lock:
+            shared.users -= 1
+
+
+def leave(crawl: str) -> None:
+    """Let go of what the partitions of a run share: no more of them come."""
+    with _runs_lock:
+        shared = _runs.pop(crawl, None)
+    if shared is not None:
+        shared.close()

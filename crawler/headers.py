@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crawler.fits.units import Hdu
 from crawler.stores import Adapter, ObjectRef, as_url, open_store
-from crawler.walk import FileWalk
+from crawler.walk import hdus_of
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -94,5 +94,5 @@ def load_headers(
     """
     url = as_url(url)
     opened = open_store(url, {**(storage_options or {}), **options}, adapter=store)
-    for hdu in FileWalk(opened, ObjectRef(url)):
+    for hdu in hdus_of(opened, ObjectRef(url)):
         yield HeaderUnit(hdu)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from crawler.fits.walker import Limits, ReadPolicy
 from crawler.stores.urls import scheme_of
+from crawler.walk import Scope
 
 Adapter = Literal["auto", "obstore", "fsspec"]
 
@@ -39,7 +39,7 @@ class CrawlJob:
     adapter : {'auto', 'obstore', 'fsspec'}
         What reads the roots.
     concurrency : int or None
-        Files that one worker walks at once; None for what suits the store.
+        Requests that one worker has under way at once; None for what suits the store.
     allow_removals : bool
         Remove what is gone even where that is more than a tenth of the catalogue.
     crawl : str
@@ -48,8 +48,10 @@ class CrawlJob:
         Version of the catalogue whose unchanged files are not walked again; None for a new catalogue.
     batch_bytes : int
         Bytes of headers that a worker holds before it writes them: bounds its memory, whatever the files are.
-    policy : ReadPolicy
-    limits : Limits
+    scope : Scope
+        How files are walked, and how far.
+    learn : bool
+        Ask for the headers of a file where its siblings have theirs. It changes requests, and never results.
     """
 
     roots: tuple[str, ...]
@@ -63,9 +65,9 @@ class CrawlJob:
     allow_removals: bool = False
     crawl: str = field(default_factory=new_crawl_id)
     known: int | None = None
-    batch_bytes: int = 64 * 2**20
-    policy: ReadPolicy = ReadPolicy()
-    limits: Limits = Limits()
+    batch_bytes: int = 32 * 2**20
+    scope: Scope = Scope()
+    learn: bool = True
 
     def options_for(self, url: str) -> Mapping[str, Any]:
         """Return the options of the store that reads ``url``.

@@ -33,7 +33,8 @@ class Report:
         Files that are gone and were not removed, because they are too many (`REMOVABLE`).
     hdus, cards : int
         Rows added.
-    requests, bytes_read : int
+    requests, bytes_read, round_trips : int
+        Of all files walked; requests made at once by a file are one round trip.
     first_error : str or None
         Of the first file that was unreadable.
     version : int or None
@@ -58,6 +59,7 @@ class Report:
     cards: int = 0
     requests: int = 0
     bytes_read: int = 0
+    round_trips: int = 0
     first_error: str | None = None
     version: int | None = None
     seconds: float = 0.0
@@ -76,4 +78,5 @@ class Report:
         self.cards += receipt.cards
         self.requests += receipt.requests
         self.bytes_read += receipt.bytes_read
+        self.round_trips += receipt.round_trips
         self.first_error = self.first_error or receipt.first_error

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Protocol
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from crawler.catalogue.fragments import Fragment, read_fragment
 from crawler.catalogue.log import CatalogueLog, Change, Snapshot, first_line
 from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
 from crawler.catalogue.urls import Urls
-from crawler.crawl import Receipt, crawl_partition
+from crawler.crawl import Receipt, crawl_partition, leave
 from crawler.errors import CatalogueError
 from crawler.job import CrawlJob
 from crawler.listing import Listing, list_roots, partitions
@@ -38,6 +39,8 @@ REMOVABLE = 0.1
 """Share of a catalogue's files that a run removes unasked. More of them gone at once is more often a disk that is not
 mounted, or a prefix that was renamed, than files that were deleted."""
 
+_AT_ONCE = 2  # partitions in this process
+
 _AHEAD = 64  # partitions that are listed ahead of the crawl
 
 
@@ -54,14 +57,27 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """The executor that is this process: one partition at a time, its files on threads."""
+    """The executor that is this process: two partitions at a time, so that one is walked while the other is written."""
 
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """See `Executor`."""
-        for partition in todo:
-            if stop.is_set():
-                return
-            yield crawl_partition(job, partition, stop.is_set)
+        given_up = threading.Event()
+
+        def begin(partition: pa.Table) -> Future[Receipt]:
+            return pool.submit(crawl_partition, job, partition, lambda: stop.is_set() or given_up.is_set())
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="partition") as pool:
+            try:
+                running = {begin(partition) for partition in islice(todo, _AT_ONCE)}
+                while running:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield future.result()
+                        if not stop.is_set() and (partition := next(todo, None)) is not None:
+                            running.add(begin(partition))
+            finally:
+                given_up.set()
+                leave(job.crawl)
 
 
 class Crawl:

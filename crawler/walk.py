@@ -1,25 +1,65 @@
-"""One file: a store that gives byte ranges and a walker that knows which, put together.
+"""One file: a walker that knows which bytes it wants, and a store that gives them, put together.
 
-`FileWalk` yields HDUs as they are found and raises what goes wrong; `walk_file` never raises for a bad file but says
-what became of it, as its row in the catalogue will.
+A walk is a generator that yields the ranges it wants next and is sent what the store gave for them. So it does not know
+who reads, how many at once, or on which thread: `hdus_of` and `walk_file` read one range after the other, and
+`crawler.flight` reads for many walks at the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeAlias
 
 from crawler.errors import CorruptError, FormatError, ObjectChangedError, StoreError, StoreUnavailableError
 from crawler.fits.compression import MAGIC_BYTES, READABLE, Decompressor, sniff
-from crawler.fits.units import Hdu
-from crawler.fits.walker import EndOfFile, HeaderWalker, Limits, ReadPolicy
-from crawler.stores.base import ByteRange, ObjectRef, ObjectStore
+from crawler.fits.layouts import NOTHING, Guess
+from crawler.fits.policy import ReadPolicy
+from crawler.fits.units import Hdu, Span
+from crawler.fits.walker import EndOfFile, HeaderWalker, Limits
+from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
 
 _STREAM_READ = 2 * 2**20
 """Longest read of a compressed file, in bytes; what one walk of a compressed file holds is about three times this."""
 
 _CHANGES = 3
 """How often a file may be replaced under the walk before the walk is given up."""
+
+
+class Reads(NamedTuple):
+    """Ranges of one object that a walk wants, all of them before it goes on.
+
+    Attributes
+    ----------
+    ref : ObjectRef
+        What they are to be of.
+    spans : tuple of ByteRange
+        One or more.
+    """
+
+    ref: ObjectRef
+    spans: tuple[ByteRange, ...]
+
+
+Answers: TypeAlias = list[Fetched]
+"""What the store gave for each range; sent into the walk. A `StoreError` is thrown into it instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How files are walked, and how far.
+
+    Attributes
+    ----------
+    policy : ReadPolicy
+    limits : Limits
+    max_hdus : int or None
+        HDUs after which a walk stops; None to walk to the end.
+    """
+
+    policy: ReadPolicy = ReadPolicy()
+    limits: Limits = Limits()
+    max_hdus: int | None = None
 
 
 @dataclass(slots=True)
@@ -31,7 +71,8 @@ class FileResult:
     ref : ObjectRef
         The object that was read, as the store last described it.
     status : str
-        As in the catalogue: ``ok``, ``truncated``, ``corrupt``, ``not-fits``, ``unreadable`` or ``archived``.
+        As in the catalogue: ``ok``, ``truncated``, ``corrupt``, ``not-fits``, ``partial``, ``unreadable`` or
+        ``archived``.
     error : str or None
         One line: what, and at which byte.
     compression : str or None
@@ -42,6 +83,8 @@ class FileResult:
     pinned : bool
         Every byte was of one ETag.
     requests, bytes_read : int
+    round_trips : int
+        Times that the walk waited for requests, those made at once counted once.
     """
 
     ref: ObjectRef
@@ -53,20 +96,19 @@ class FileResult:
     pinned: bool = False
     requests: int = 0
     bytes_read: int = 0
+    round_trips: int = 0
 
 
 class FileWalk:
-    """The walk of one file in its store: an iterator of its HDUs.
-
-    Iterating reads on demand, and raises `FormatError` or `StoreError` where the walk ends badly.
+    """The walk of one file.
 
     Parameters
     ----------
-    store : ObjectStore
     ref : ObjectRef
         Size and ETag may be unknown: the first answer tells.
-    policy : ReadPolicy
-    limits : Limits
+    scope : Scope
+    guess : Guess
+        Where its headers may be.
 
     Attributes
     ----------
@@ -76,65 +118,122 @@ class FileWalk:
         Known after the first HDU or fault.
     trailing_bytes : int or None
         Known after the last HDU.
-    requests, bytes_read : int
+    stopped : bool
+        The walk stopped where its scope ends, and the file goes on or may do so.
+    requests, bytes_read, round_trips : int
         So far.
     """
 
-    def __init__(
-        self, store: ObjectStore, ref: ObjectRef, policy: ReadPolicy = ReadPolicy(), limits: Limits = Limits()
-    ) -> None:
-        self._store = store
-        self._policy = policy
-        self._limits = limits
+    def __init__(self, ref: ObjectRef, scope: Scope = Scope(), guess: Guess = NOTHING) -> None:
+        self._scope = scope
+        self._guess = guess
         self.ref = ref
         self.compression: str | None = None
         self.trailing_bytes: int | None = None
+        self.stopped = False
         self.requests = 0
         self.bytes_read = 0
+        self.round_trips = 0
         self._reach = 0  # one past the furthest byte that was read
 
-    def __iter__(self) -> Iterator[Hdu]:
-        head = b"" if self.ref.size == 0 else self._read(0, max(self._policy.first, MAGIC_BYTES))
-        self.compression = sniff(head)
+    def steps(self) -> Generator[Hdu | Reads, Answers, None]:
+        """Yield HDUs as they are found, and between them the reads that it takes.
+
+        Raises
+        ------
+        FormatError
+            The walk ends badly; HDUs that were yielded stand.
+        StoreError
+            As thrown in, or an answer broke off.
+        """
+        scope = self._scope
+        walker = HeaderWalker(self.ref.size, scope.policy, scope.limits, self._guess)
+        spans = self._first_reads(walker)
+        pieces = (yield from self._read(spans)) if spans else [b""]
+        self.compression = sniff(pieces[0])
         if self.compression is None:
-            yield from self._walk(_Plain(self), self.ref.size, head)
+            yield from self._walk_plain(walker, spans, pieces)
         elif self.compression in READABLE:
-            yield from self._walk(_Stream(self, head, Decompressor(self.compression)), None, b"")
+            yield from self._walk_stream(_Stream(self, pieces[0], Decompressor(self.compression)))
         else:
             raise CorruptError(f"cannot be read: compressed with {self.compression}, unpack it first", 0)
 
-    def _walk(self, source: _Plain | _Stream, size: int | None, head: bytes) -> Iterator[Hdu]:
-        walker = HeaderWalker(size, self._policy, self._limits)
-        walker.receive(0, head)
+    def _first_reads(self, walker: HeaderWalker) -> list[Span]:
+        """Return what is read first; nothing of an empty object."""
+        if self.ref.size == 0:
+            return []
+        if self._guess.compressed:
+            return [Span(0, _STREAM_READ)]
+        event = walker.next_event()
+        assert not isinstance(event, Hdu | EndOfFile)  # noqa: S101 - for the type checker: it has no bytes yet
+        first, *rest = event.spans
+        # Ranges that are read at once are of one object only where they are pinned.
+        rest = rest if self.ref.etag is not None and self.ref.size is not None else []
+        return [Span(0, max(first.stop, MAGIC_BYTES)), *rest]
+
+    def _walk_plain(
+        self, walker: HeaderWalker, spans: list[Span], pieces: list[bytes]
+    ) -> Generator[Hdu | Reads, Answers, None]:
+        while True:
+            for span, piece in zip(spans, pieces, strict=False):
+                walker.receive(span.start, piece)
+            if self.ref.size is not None:
+                walker.ends_at(self.ref.size)
+            while isinstance(event := walker.next_event(), Hdu):
+                yield event
+                if self._is_enough(event, self.ref.size):
+                    return
+            if isinstance(event, EndOfFile):
+                self.trailing_bytes = event.trailing_bytes
+                return
+            spans = list(event.spans if self.ref.etag is not None else event.spans[:1])
+            pieces = yield from self._read(spans)
+
+    def _walk_stream(self, stream: _Stream) -> Generator[Hdu | Reads, Answers, None]:
+        walker = HeaderWalker(None, self._scope.policy, self._scope.limits)
         while not isinstance(event := walker.next_event(), EndOfFile):
             if isinstance(event, Hdu):
                 yield event
+                if self._is_enough(event, stream.size):
+                    return
                 continue
             for start, stop in event.spans:
-                walker.receive(start, source.read(start, stop))
-            if source.size is not None:
-                walker.ends_at(source.size)
+                piece = yield from stream.read(start, stop)
+                walker.receive(start, piece)
+            if stream.size is not None:
+                walker.ends_at(stream.size)
         self.trailing_bytes = event.trailing_bytes
 
-    def _read(self, start: int, stop: int) -> bytes:
-        """Read bytes of the object as stored, cut at its end, and learn from the answer what it is."""
-        if self.ref.size is not None:
-            stop = min(stop, self.ref.size)
-            if stop <= start:
-                return b""
-        self.requests += 1
-        data, self.ref = self._store.get(self.ref, ByteRange(start, stop))
-        self.bytes_read += len(data)
-        if data:
-            self._reach = max(self._reach, start + len(data))
-        if len(data) < stop - start:
-            if self.ref.size is None:
-                self.ref = replace(self.ref, size=start + len(data) if data else self._find_size(start))
-            elif start + len(data) < min(stop, self.ref.size):
-                raise StoreUnavailableError(self.ref.url, f"the answer broke off after {len(data)} bytes")
-        return data
+    def _is_enough(self, hdu: Hdu, size: int | None) -> bool:
+        """Tell whether to stop after an HDU. A file that ends with it is walked to its end, which takes no read."""
+        self.stopped = hdu.index + 1 == self._scope.max_hdus and (size is None or size > hdu.end)
+        return self.stopped
 
-    def _find_size(self, end: int) -> int:
+    def _read(self, spans: list[Span]) -> Generator[Reads, Answers, list[bytes]]:
+        """Read bytes of the object as stored, cut at its end, and learn from the answers what it is."""
+        size = self.ref.size
+        cut = [ByteRange(span.start, span.stop if size is None else min(span.stop, size)) for span in spans]
+        wanted = tuple(span for span in cut if span.start < span.stop)
+        if not wanted:
+            return [b""] * len(spans)
+        self.requests += len(wanted)
+        self.round_trips += 1
+        answers = yield Reads(self.ref, wanted)
+        self.ref = answers[0].ref
+        for span, (data, _) in zip(wanted, answers, strict=True):
+            self.bytes_read += len(data)
+            if data:
+                self._reach = max(self._reach, span.start + len(data))
+            if len(data) < len(span):
+                if self.ref.size is None:
+                    found = span.start + len(data) if data else (yield from self._find_size(span.start))
+                    self.ref = replace(self.ref, size=found)
+                elif span.start + len(data) < min(span.stop, self.ref.size):
+                    raise StoreUnavailableError(self.ref.url, f"the answer broke off after {len(data)} bytes")
+        given = iter(answers)
+        return [next(given).data if span.start < span.stop else b"" for span in cut]
+
+    def _find_size(self, end: int) -> Generator[Reads, Answers, int]:
         """Find the size of an object whose store does not tell it, and that has no byte at ``end`` or beyond.
 
         Nearly always it is ``end``, where the next header would be, and one byte is read; only a file that is
@@ -143,7 +242,8 @@ class FileWalk:
         at = end - 1
         while self._reach < end:
             self.requests += 1
-            data, self.ref = self._store.get(self.ref, ByteRange(at, at + 1))
+            self.round_trips += 1
+            ((data, self.ref),) = yield Reads(self.ref, (ByteRange(at, at + 1),))
             self.bytes_read += len(data)
             if self.ref.size is not None:
                 return self.ref.size
@@ -154,19 +254,11 @@ class FileWalk:
             at = (self._reach + end) // 2
         return end
 
-
-class _Plain:
-    """A file that is read where the walker asks."""
-
-    def __init__(self, walk: FileWalk) -> None:
-        self._walk = walk
-
-    @property
-    def size(self) -> int | None:
-        return self._walk.ref.size
-
-    def read(self, start: int, stop: int) -> bytes:
-        return self._walk._read(start, stop)
+    def _read_stream(self, start: int) -> Generator[Reads, Answers, bytes]:
+        """Read a compressed file on from ``start``: all that can be held, unless less may do."""
+        length = _STREAM_READ if self._scope.max_hdus is None else min(start, _STREAM_READ)
+        (data,) = yield from self._read([Span(start, start + length)])
+        return data
 
 
 class _Stream:
@@ -188,7 +280,7 @@ class _Stream:
         self._fault: FormatError | None = None
         self.size: int | None = None
 
-    def read(self, start: int, stop: int) -> bytes:
+    def read(self, start: int, stop: int) -> Generator[Reads, Answers, bytes]:
         """Return bytes from ``start``, which is not before the last read's, to ``stop`` or the end.
 
         A damaged stream gives what lies before the damage first, and raises `FormatError` when asked again.
@@ -199,13 +291,13 @@ class _Stream:
             if at < self._chunk_at + len(self._chunk):
                 parts.append(self._chunk[at - self._chunk_at : stop - self._chunk_at])
                 at += len(parts[-1])
-            elif not self._advance():
+            elif not (yield from self._advance()):
                 break
         if not parts and self._fault is not None:
             raise self._fault
         return b"".join(parts)
 
-    def _advance(self) -> bool:
+    def _advance(self) -> Generator[Reads, Answers, bool]:
         """Decompress the next chunk; False at the end, and where the stream is damaged."""
         if self.size is not None or self._fault is not None:
             return False
@@ -213,7 +305,7 @@ class _Stream:
         self._chunk = b""
         try:
             while not (chunk := self._decompressor.read()):
-                data = self._walk._read(self._next_read, self._next_read + min(self._next_read, _STREAM_READ))
+                data = yield from self._walk._read_stream(self._next_read)
                 self._next_read += len(data)
                 if not data:
                     self._decompressor.finish()
@@ -227,25 +319,32 @@ class _Stream:
         return True
 
 
-def walk_file(
-    store: ObjectStore, ref: ObjectRef, policy: ReadPolicy = ReadPolicy(), limits: Limits = Limits()
-) -> FileResult:
-    """Walk one file to its end and say what became of it.
+def walk_steps(
+    store: ObjectStore, ref: ObjectRef, scope: Scope = Scope(), guess: Guess = NOTHING
+) -> Generator[Reads, Answers, FileResult]:
+    """Walk one file as far as its scope goes, and return what became of it.
 
     A file that is replaced under the walk is walked again as what it now is, so that no row ever mixes two.
 
+    Parameters
+    ----------
+    store : ObjectStore
+        Asked only what a file is that was replaced.
+    ref : ObjectRef
+    scope : Scope
+    guess : Guess
+
     Raises
     ------
-    Nothing that the file or its store could cause.
+    Nothing that the file or its store could cause, the errors thrown in among it.
     """
-    requests = bytes_read = 0
+    requests = bytes_read = round_trips = 0
     for attempt in range(1, _CHANGES + 1):
-        walk = FileWalk(store, ref, policy, limits)
+        walk = FileWalk(ref, scope, guess)
         result = FileResult(walk.ref)
         changed = False
         try:
-            for hdu in walk:
-                result.hdus.append(hdu)
+            yield from _collected(walk, result.hdus)
         except FormatError as fault:
             result.status, result.error = fault.status, str(fault)
         except ObjectChangedError as fault:
@@ -254,6 +353,7 @@ def walk_file(
             result.status, result.error = fault.status, fault.reason
         requests += walk.requests
         bytes_read += walk.bytes_read
+        round_trips += walk.round_trips
         if not changed or attempt == _CHANGES:
             break
         try:
@@ -263,9 +363,66 @@ def walk_file(
             break
         finally:
             requests += 1
+            round_trips += 1
+    if walk.stopped:
+        result.status = "partial"
     result.ref = walk.ref
     result.compression = walk.compression
     result.trailing_bytes = walk.trailing_bytes
     result.pinned = walk.ref.etag is not None
-    result.requests, result.bytes_read = requests, bytes_read
+    result.requests, result.bytes_read, result.round_trips = requests, bytes_read, round_trips
     return result
+
+
+def _collected(walk: FileWalk, hdus: list[Hdu]) -> Generator[Reads, Answers, None]:
+    """Pass on the reads of a walk, and keep its HDUs."""
+    steps = walk.steps()
+    answers: Answers | None = None
+    while True:
+        try:
+            step = next(steps) if answers is None else steps.send(answers)
+        except StopIteration:
+            return
+        if isinstance(step, Hdu):
+            hdus.append(step)
+            answers = None
+            continue
+        answers = yield step
+
+
+def hdus_of(store: ObjectStore, ref: ObjectRef, scope: Scope = Scope()) -> Iterator[Hdu]:
+    """Yield the HDUs of one file, each as soon as it is read.
+
+    Raises
+    ------
+    FormatError, StoreError
+        The walk ends badly; what was yielded before stands.
+    """
+    steps = FileWalk(ref, scope).steps()
+    step: Hdu | Reads | None = next(steps, None)
+    while step is not None:
+        try:
+            if isinstance(step, Hdu):
+                yield step
+                step = next(steps)
+            else:
+                step = steps.send([store.get(step.ref, span) for span in step.spans])
+        except StopIteration:
+            return
+
+
+def walk_file(store: ObjectStore, ref: ObjectRef, scope: Scope = Scope(), guess: Guess = NOTHING) -> FileResult:
+    """Walk one file, reading one range after the other. See `walk_steps`."""
+    steps = walk_steps(store, ref, scope, guess)
+    try:
+        reads = next(steps)
+        while True:
+            try:
+                answers = [store.get(reads.ref, span) for span in reads.spans]
+            except StoreError as error:
+                reads = steps.throw(error)
+            else:
+                reads = steps.send(answers)
+    except StopIteration as end:
+        result: FileResult = end.value
+        return result

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from crawler.errors import FormatError, ObjectChangedError, ObjectNotFoundError
 from crawler.fits.units import Hdu
-from crawler.fits.walker import EndOfFile, HeaderWalker, Limits, ReadPolicy
+from crawler.fits.policy import ReadPolicy
+from crawler.fits.walker import EndOfFile, HeaderWalker, Limits
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
 
 BLOCK = 2880

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from crawler.errors import CorruptError
 
@@ -31,6 +32,13 @@ _KEYWORD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _VALUE = re.compile(rb" *('(?:[^']|'')*'|[^ /\x00']+(?: +[0-9][^ /\x00']*)*)")
 _FIFTH_LETTERS = re.compile(b"[INPS]")  # of BITPIX, GCOUNT, GROUPS, NAXISn, PCOUNT and XTENSION
 _INTEGER = re.compile(r"[+-]?\d+\.?", re.ASCII)
+
+
+class Span(NamedTuple):
+    """A run of bytes: the first, and one past the last."""
+
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,17 @@ server, and one walker serves objects read by range, local files and decompresse
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from crawler.errors import CorruptError, FormatError, NotFitsError, TruncatedError
-from crawler.fits.units import BLOCK, CARD, Hdu, find_end, parse_hdu
+from crawler.fits.layouts import NOTHING, Guess
+from crawler.fits.policy import ReadPolicy
+from crawler.fits.units import CARD, Hdu, Span, find_end, parse_hdu
 
 WALKER_VERSION = 1
 """Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``)."""
+
+_GUESSED_BYTES = 4 * 2**20
+"""Bytes of guessed headers that are asked for at once: they are held until the walk gets there."""
 
 _PRIMARY = b"SIMPLE  ="
 _EXTENSION = b"XTENSION="
@@ -43,33 +47,6 @@ class Limits:
 
     header_bytes: int = 16 * 2**20
     file_bytes: int = 256 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class ReadPolicy:
-    """How many bytes to ask for.
-
-    Attributes
-    ----------
-    first : int
-        At the start of a file. 64 KiB hold every header of a third of the archive files, and save an eighth of
-        their requests against 32 KiB.
-    header : int
-        At a later header: most are shorter, and what lies behind them is data.
-    longest : int
-        A header that goes on is asked for in reads that double up to this.
-    """
-
-    first: int = 64 * 1024
-    header: int = 12 * BLOCK
-    longest: int = 2**20
-
-
-class Span(NamedTuple):
-    """A run of bytes: the first, and one past the last."""
-
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +86,8 @@ class HeaderWalker:
         Bytes of the file, or of its decompressed stream; None where that is not known yet (see `ends_at`).
     policy : ReadPolicy
     limits : Limits
+    guess : Guess
+        What is asked for before the walk gets there. It changes the reads, and never what is found.
 
     Notes
     -----
@@ -116,10 +95,18 @@ class HeaderWalker:
     an `EndOfFile` or an error, every further call gives the same again.
     """
 
-    def __init__(self, size: int | None, policy: ReadPolicy = ReadPolicy(), limits: Limits = Limits()) -> None:
+    def __init__(
+        self,
+        size: int | None,
+        policy: ReadPolicy = ReadPolicy(),
+        limits: Limits = Limits(),
+        guess: Guess = NOTHING,
+    ) -> None:
         self._size = size
         self._policy = policy
         self._limits = limits
+        self._guess = guess
+        self._guessed = 0  # of its headers, how many were asked for or passed by
         self._bytes = _Pieces()
         self._header_at = 0  # first byte of the header that is looked for
         self._searched = 0  # bytes of it that are known to hold no END; whole cards
@@ -246,13 +233,50 @@ class HeaderWalker:
 
     def _need(self, have: int) -> NeedBytes:
         """Ask for the bytes from the header's place on, beyond the ``have`` ones at hand."""
-        if self._last is None and have == 0:
-            length = self._policy.first
-        else:
-            length = min(max(self._policy.header, have), self._policy.longest)
         start = self._header_at + have
+        if spans := self._next_guessed(start):
+            return NeedBytes(spans)
+        policy = self._policy
+        length = self._expected() - have
+        if have and length <= 0:  # it is longer than expected
+            length = min(max(policy.header, have), policy.longest)
         stop = start + max(length, CARD)
         return NeedBytes((Span(start, stop if self._size is None else min(stop, self._size)),))
+
+    def _expected(self) -> int:
+        """Return how many bytes to read for the header that is looked for."""
+        lengths, last = self._guess.lengths, self._last
+        if self._index < len(lengths):
+            return lengths[self._index]
+        if last is None:
+            whole = self._size is not None and self._size <= self._policy.gap
+            return self._policy.gap if whole else self._policy.first
+        return min(last.header_size, self._policy.longest) if last.index else self._policy.header
+
+    def _next_guessed(self, start: int) -> tuple[Span, ...]:
+        """Return the reads of guessed headers from ``start`` on; none where no header was guessed to begin there.
+
+        Each is asked for once, so that a wrong guess ends in the plain walk.
+        """
+        headers, at = self._guess.headers, self._guessed
+        while at < len(headers) and headers[at].start < start:
+            at += 1
+        self._guessed = at
+        if at == len(headers) or headers[at].start != start:
+            return ()
+        reads: list[Span] = []
+        held = 0
+        for header in headers[at:]:
+            if held and held + header.stop - header.start > _GUESSED_BYTES:
+                break
+            if reads and header.start - reads[-1].stop <= self._policy.gap:
+                held += header.stop - reads[-1].stop
+                reads[-1] = Span(reads[-1].start, header.stop)
+            else:
+                held += header.stop - header.start
+                reads.append(header)
+            self._guessed += 1
+        return tuple(reads)
 
 
 class _Pieces:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from crawler.errors import FormatError
 from crawler.fits.compression import Decompressor
 from crawler.fits.units import Hdu
-from crawler.fits.walker import EndOfFile, HeaderWalker, Limits, ReadPolicy
-from crawler.walk import walk_file
+from crawler.fits.policy import ReadPolicy
+from crawler.fits.walker import EndOfFile, HeaderWalker, Limits
+from crawler.walk import Scope, walk_file
 from tests.fits_files import (
     BLOCK,
     CARD,
@@ -86,7 +87,7 @@ good = st.builds(
 files = st.one_of(mutated(good), good, st.binary(max_size=300), st.binary(max_size=300).map(b"SIMPLE  =".__add__))
 
 sizes = st.sampled_from([1, 79, 80, 81, 1000, BLOCK, 12 * BLOCK, 2**20])
-policies = st.builds(ReadPolicy, first=sizes, header=sizes, longest=sizes)
+policies = st.builds(ReadPolicy, first=sizes, header=sizes, longest=sizes, gap=sizes)
 
 
 def walk_in_pieces(data: bytes, policy: ReadPolicy, draw: Callable[[int, int], int]) -> Walked:
@@ -128,7 +129,7 @@ def walk_in_pieces(data: bytes, policy: ReadPolicy, draw: Callable[[int, int], i
 
 @settings(deterministic, max_examples=300)
 @given(files, policies, st.integers(0, 2**32))
-@example(image_hdu() + image_hdu((2880,), xtension="IMAGE") + b"junk", ReadPolicy(1, 1, 1), 0)
+@example(image_hdu() + image_hdu((2880,), xtension="IMAGE") + b"junk", ReadPolicy(1, 1, 1, 0), 0)
 def test_how_the_bytes_come_does_not_matter(data: bytes, policy: ReadPolicy, seed: int) -> None:
     expected = walk_bytes(data, limits=LIMITS)
     # Seeded choices, thousands a walk: drawn one by one through Hypothesis they would be all that is tested.
@@ -246,7 +247,7 @@ def test_a_damaged_gzip_in_any_feeds_gives_the_same(data: bytes, cuts: list[int]
 )
 def test_every_file_becomes_a_row(data: bytes, policy: ReadPolicy, tells: str) -> None:
     store = BytesStore(data, tells=tells)  # type: ignore[arg-type]
-    result = walk_file(store, store.ref(), policy, LIMITS)
+    result = walk_file(store, store.ref(), Scope(policy, LIMITS))
     assert result.status in {"ok", "truncated", "corrupt", "not-fits"}
     assert (result.error is None) == (result.status == "ok") == (result.trailing_bytes is not None)
     assert result.error is None or result.error.isprintable()
@@ -259,8 +260,8 @@ def test_every_file_becomes_a_row(data: bytes, policy: ReadPolicy, tells: str) -
 @given(good, st.sampled_from(sorted(PACK)), policies)
 def test_a_compressed_file_has_the_hdus_of_the_file(data: bytes, compression: str, policy: ReadPolicy) -> None:
     plain, packed_ = BytesStore(data), BytesStore(PACK[compression](data))
-    expected = walk_file(plain, plain.ref(), policy, LIMITS)
-    found = walk_file(packed_, packed_.ref(), policy, LIMITS)
+    expected = walk_file(plain, plain.ref(), Scope(policy, LIMITS))
+    found = walk_file(packed_, packed_.ref(), Scope(policy, LIMITS))
     assert found.compression == compression
     same = ("status", "error", "hdus", "trailing_bytes")
     assert [getattr(found, name) for name in same] == [getattr(expected, name) for name in same]

@@ -9,7 +9,9 @@ import pytest
 
 from crawler.errors import CorruptError, FormatError, NotFitsError, TruncatedError
 from crawler.fits.units import Hdu
-from crawler.fits.walker import EndOfFile, HeaderWalker, Limits, NeedBytes, ReadPolicy, Span
+from crawler.fits.policy import ReadPolicy
+from crawler.fits.units import Span
+from crawler.fits.walker import EndOfFile, HeaderWalker, Limits, NeedBytes
 from tests.fits_files import (
     BLOCK,
     CARD,
@@ -29,8 +31,8 @@ from tests.fits_files import (
 
 POLICIES = {
     "default": ReadPolicy(),
-    "one card": ReadPolicy(first=CARD, header=CARD, longest=CARD),
-    "odd": ReadPolicy(first=1, header=1, longest=1001),
+    "one card": ReadPolicy(first=CARD, header=CARD, longest=CARD, gap=0),
+    "odd": ReadPolicy(first=1, header=1, longest=1001, gap=0),
 }
 
 
@@ -173,7 +175,7 @@ def test_whole_file(walk: Any, data: bytes, expected: list[Place]) -> None:
     ],
 )
 def test_trailing_bytes(first: bytes, junk: bytes) -> None:
-    for policy in (POLICIES["default"], ReadPolicy(first=CARD, header=CARD, longest=64 * 1024)):
+    for policy in (POLICIES["default"], ReadPolicy(first=CARD, header=CARD, longest=64 * 1024, gap=0)):
         for known in (True, False):
             walked = walk_bytes(first + junk, known=known, policy=policy)
             assert (len(walked.hdus), walked.end, walked.fault) == (1, EndOfFile(1, len(junk)), None)
@@ -202,7 +204,7 @@ def test_junk_of_unknown_size_is_not_held() -> None:
 
 
 def test_junk_that_was_seen_is_not_asked_for_again() -> None:
-    walker = HeaderWalker(None, ReadPolicy(longest=1000))
+    walker = HeaderWalker(None, ReadPolicy(longest=1000, gap=0))
     walker.receive(0, PRIMARY + b"junk")
     assert isinstance(walker.next_event(), Hdu)
     assert isinstance(walker.next_event(), NeedBytes)
@@ -216,7 +218,7 @@ def test_known_size_needs_no_read_of_the_junk() -> None:
     junk = b"\0" * 20 * MiB
     walked = walk_bytes(PRIMARY + junk)
     assert walked.end == EndOfFile(1, len(junk))
-    assert walked.spans == [(0, 64 * 1024)]
+    assert walked.spans == [(0, 12 * BLOCK)]
 
 
 DATA = image_hdu((3000,))  # a block of header, 3000 bytes of data, 2760 bytes of padding
@@ -318,7 +320,7 @@ def test_header_limit_is_inclusive_and_does_not_depend_on_the_reads() -> None:
 
 
 def test_reads_of_a_long_header_double() -> None:
-    walked = walk_bytes(long_header(147), policy=ReadPolicy(first=BLOCK, header=BLOCK, longest=32 * BLOCK))
+    walked = walk_bytes(long_header(147), policy=ReadPolicy(first=BLOCK, header=BLOCK, longest=32 * BLOCK, gap=0))
     assert [(stop - start) // BLOCK for start, stop in walked.spans] == [1, 1, 2, 4, 8, 16, 32, 32, 32, 19]
 
 
@@ -357,7 +359,7 @@ def test_requests_of_a_file_with_data_between() -> None:
     data = PRIMARY + image_hdu((200_000,), xtension="IMAGE") * 3
     walked = walk_bytes(data)
     hdu = 200_000 + 2880 * 2 - 200_000 % 2880
-    reads = [(0, 65536), *((at, at + 34560) for at in (BLOCK + hdu, BLOCK + 2 * hdu))]
+    reads = [(0, 12 * BLOCK), *((at, at + BLOCK) for at in (BLOCK + hdu, BLOCK + 2 * hdu))]
     assert walked.spans == reads
 
 
@@ -396,7 +398,7 @@ def test_bytes_that_were_not_asked_for() -> None:
 def test_fewer_bytes_than_asked_for_are_asked_for_again() -> None:
     walker = HeaderWalker(None)
     event = walker.next_event()
-    assert event == NeedBytes((Span(0, 65536),))
+    assert event == NeedBytes((Span(0, 12 * BLOCK),))
     walker.receive(0, PRIMARY[:100])
     event = walker.next_event()
     assert isinstance(event, NeedBytes)
