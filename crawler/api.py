@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from crawler.errors import UsageError
+from crawler.fits.policy import Goal, read_policy
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl, InProcess
 from crawler.stores import Adapter
+from crawler.walk import Scope
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -24,6 +26,9 @@ def index(
     include: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
     concurrency: int | None = None,
+    optimize: Goal = "time",
+    costs: Mapping[str, float] | None = None,
+    max_hdus: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     catalogue_options: Mapping[str, Any] | None = None,
     allow_removals: bool = False,
@@ -48,7 +53,14 @@ def index(
     include, exclude : iterable of str, optional
         Globs of names; by default those that FITS files usually have.
     concurrency : int, optional
-        Files that each worker walks at once.
+        Requests that each worker has under way at once.
+    optimize : {'time', 'requests', 'bytes'}
+        What is spent least where one can be had for another: whether short gaps between headers are read or jumped.
+    costs : mapping of str to float, optional
+        Prices and times that are known better than by default: attributes of `crawler.fits.policy.Costs`.
+    max_hdus : int, optional
+        Walk no more than the first ones of each file. Those that have more are ``partial`` in the catalogue, and are
+        walked again by a run that asks for more.
     storage_options : mapping, optional
         Of the stores of the roots, as fsspec spells them.
     catalogue_options : mapping, optional
@@ -81,8 +93,10 @@ def index(
     roots = (roots,) if isinstance(roots, str) else tuple(roots)
     if not roots:
         raise UsageError("there is nothing to index: name a folder, a file or a URL")
-    if workers < 0 or (concurrency is not None and concurrency < 1):
-        raise UsageError("workers cannot be negative, and concurrency must be at least 1")
+    if workers < 0:
+        raise UsageError("workers cannot be negative")
+    if min(concurrency or 1, max_hdus or 1) < 1 or 0 in (concurrency, max_hdus):
+        raise UsageError("concurrency and max_hdus must be at least 1")
     job = CrawlJob(
         roots=roots,
         catalogue=catalogue,
@@ -93,6 +107,7 @@ def index(
         adapter=store,
         concurrency=concurrency,
         allow_removals=allow_removals,
+        scope=Scope(policy=read_policy(optimize, costs), max_hdus=max_hdus),
     )
 
     def tell(report: Report) -> None:

@@ -7,9 +7,14 @@
     catalogue = "s3://my-bucket/hst-catalogue"
     include = ["*_flt.fits"]
     exclude = []
-    concurrency = 64           # files that each worker walks at once
+    concurrency = 64           # requests that each worker has under way at once
+    optimize = "time"          # or "requests", "bytes": what to spend least of
+    max_hdus = 1               # only the first headers of each file
     store = "auto"             # what reads the files: or "obstore", "fsspec"
     allow_removals = false     # of more than a tenth of the catalogue at once
+
+    [costs]                    # what is known better than by default
+    usd_per_gb = 0.02          # all of them: crawler.fits.policy.Costs
 
     [storage_options]          # of the roots, as fsspec spells them
     anon = true
@@ -28,15 +33,18 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from crawler.errors import UsageError
+from crawler.fits.policy import Costs, Goal
 from crawler.job import Adapter
 
 _TEXT, _TEXTS, _FLAG = "a string", "a list of strings", "true or false"
 _COUNT, _POSITIVE = "a whole number, not negative", "a whole number, at least 1"
-_STORE = "one of " + ", ".join(get_args(Adapter))
+_AMOUNT = "a number, not negative"
+_STORE, _GOAL = ("one of " + ", ".join(get_args(choice)) for choice in (Adapter, Goal))
 
 _KEYS = {
     "crawl": {
@@ -45,9 +53,12 @@ _KEYS = {
         "include": _TEXTS,
         "exclude": _TEXTS,
         "concurrency": _POSITIVE,
+        "optimize": _GOAL,
+        "max_hdus": _POSITIVE,
         "store": _STORE,
         "allow_removals": _FLAG,
     },
+    "costs": {one.name: _AMOUNT for one in fields(Costs)},
     "cluster": {"workers": _COUNT, "scheduler": _TEXT},
 }
 """Sections with what their keys must be. Those of options may hold anything."""
@@ -93,7 +104,7 @@ def read_job_file(path: str) -> dict[str, Any]:
         for key, value in content.items():
             if fault := _fault(section, key, value):
                 raise UsageError(f"job file {path}, line {_line_of(text, section, key)}: {fault}")
-            arguments[key] = value
+            (arguments.setdefault("costs", {}) if section == "costs" else arguments)[key] = value
     if "workers" in arguments and "scheduler" in arguments:
         where = f"job file {path}, line {_line_of(text, 'cluster', 'scheduler')}"
         raise UsageError(f"{where}: workers starts processes here, scheduler uses a cluster that runs: give one")
@@ -149,8 +160,10 @@ def _is(value: object, kind: str) -> bool:
     if kind in (_COUNT, _POSITIVE):
         least = 0 if kind == _COUNT else 1
         return isinstance(value, int) and not isinstance(value, bool) and value >= least
-    if kind == _STORE:
-        return value in get_args(Adapter)
+    if kind == _AMOUNT:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    if kind in (_STORE, _GOAL):
+        return value in get_args(Adapter if kind == _STORE else Goal)
     return isinstance(value, str)
 
 

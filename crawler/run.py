@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from typing import Protocol
 
 import pyarrow as pa
@@ -62,22 +62,34 @@ class InProcess:
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """See `Executor`."""
         given_up = threading.Event()
-
-        def begin(partition: pa.Table) -> Future[Receipt]:
-            return pool.submit(crawl_partition, job, partition, lambda: stop.is_set() or given_up.is_set())
-
+        failure: BaseException | None = None  # raised once what is under way is collected
+        running: set[Future[Receipt]] = set()
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="partition") as pool:
             try:
-                running = {begin(partition) for partition in islice(todo, _AT_ONCE)}
-                while running:
+                while True:
+                    while len(running) < _AT_ONCE and not (failure or stop.is_set()):
+                        try:
+                            partition = next(todo, None)
+                        except Exception as error:
+                            failure = error
+                            break
+                        if partition is None:
+                            break
+                        either = lambda: stop.is_set() or given_up.is_set()  # noqa: E731
+                        running.add(pool.submit(crawl_partition, job, partition, either))
+                    if not running:
+                        break
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
-                        yield future.result()
-                        if not stop.is_set() and (partition := next(todo, None)) is not None:
-                            running.add(begin(partition))
+                        if (fault := future.exception()) is None:
+                            yield future.result()
+                        else:
+                            failure = failure or fault
             finally:
                 given_up.set()
                 leave(job.crawl)
+        if failure is not None:
+            raise failure
 
 
 class Crawl:

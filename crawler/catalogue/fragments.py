@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crawler.catalogue.schema import TABLES
+from crawler.fits.cards import unpacked
 from crawler.stores.storage import Folder
 
 MIN_GROUP = 4096
@@ -86,7 +88,8 @@ def write_fragment(folder: Folder, name: str, rows: pa.Table, batch: str) -> Fra
         Of the catalogue.
     name : {'files', 'hdus', 'cards'}
     rows : pyarrow.Table
-        Columns as the table's schema has them; strings may be dictionary-encoded. In any order.
+        Columns as the table's schema has them, in any order; urls may be dictionary-encoded, and cards packed
+        (`crawler.fits.cards.pack_cards`).
     batch : str
         Of `new_batch`: the file's name, so that an orphan tells which run it comes from, and the three files that
         hold the same objects have the same one.
@@ -99,12 +102,13 @@ def write_fragment(folder: Folder, name: str, rows: pa.Table, batch: str) -> Fra
     if not rows.num_rows:
         return None
     schema = TABLES[name]
-    rows = rows.select(schema.names).unify_dictionaries().combine_chunks()
+    packed = "reading" in rows.column_names
+    rows = (rows if packed else rows.select(schema.names)).unify_dictionaries().combine_chunks()
     urls, url_ranks = _ranks(rows["url"])
     keys = [url_ranks] if name == "files" else [rows["hdu"].to_numpy(), url_ranks]
     if name == "cards":
-        _, keyword_ranks = _ranks(rows["keyword"])
-        order = np.lexsort((rows["card"].to_numpy(), *keys, keyword_ranks))
+        keyword_ranks = _keyword_ranks(rows)
+        order = _order([rows["card"].to_numpy(), *keys], keyword_ranks)
         cuts = group_cuts(keyword_ranks[order])
     else:
         order = np.lexsort(keys)
@@ -118,10 +122,39 @@ def write_fragment(folder: Folder, name: str, rows: pa.Table, batch: str) -> Fra
     ):
         for begin, end in pairwise(cuts):
             # Taken group by group: sorted copies of all columns at once would double the memory.
-            group = rows.take(pa.array(order[begin:end])).cast(schema)
+            group = rows.take(pa.array(order[begin:end]))
+            group = (unpacked(group).select(schema.names) if packed else group).cast(schema)
             writer.write_table(group, row_group_size=int(end - begin))
     size = folder.filesystem.get_file_info(folder.join(path)).size
     return Fragment(name, path, size, rows.num_rows, urls[0], urls[-1])
+
+
+def _keyword_ranks(cards: pa.Table) -> npt.NDArray[np.int32]:
+    """Return the rank of each card's keyword among all of them."""
+    if "reading" not in cards.column_names:
+        return _ranks(cards["keyword"])[1]
+    reading = cards["reading"].chunk(0)
+    distinct = pa.RecordBatch.from_struct_array(reading.dictionary)
+    _, ranks = _ranks(pa.chunked_array([distinct["keyword"]]))
+    of_cards: npt.NDArray[np.int32] = ranks[reading.indices.to_numpy()]
+    return of_cards
+
+
+def _order(keys: list[npt.NDArray[Any]], first: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Return the order by ``first``, then by ``keys``, the last of them counting most.
+
+    Rows that come from walks are in the order of the keys, and need a stable sort by a small number.
+    """
+    behind = np.zeros(len(first) - 1, bool)  # the row before counts more
+    level = np.ones(len(first) - 1, bool)  # as far as was compared, it is the same
+    for key in reversed(keys):
+        step = np.diff(key)
+        behind |= level & (step < 0)
+        level &= step == 0
+    if behind.any():
+        return np.lexsort((*keys, first))
+    small = first.astype(np.uint16) if first.max(initial=0) < 2**16 else first
+    return np.argsort(small, kind="stable")
 
 
 def group_cuts(ranks: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crawler.catalogue.schema import FILES, HDUS
-from crawler.fits.cards import parse_cards
+from crawler.fits.cards import joined, pack_cards
 from crawler.fits.units import CARD
 from crawler.fits.walker import WALKER_VERSION
 from crawler.walk import FileResult
@@ -33,7 +33,7 @@ def tables_of(results: Sequence[FileResult], crawl: str, walked_at: datetime) ->
     Returns
     -------
     dict of str to pyarrow.Table
-        ``files``, ``hdus`` and ``cards``; the cards' strings may be dictionary-encoded.
+        ``files``, ``hdus`` and ``cards``; the cards are packed (`crawler.fits.cards.pack_cards`).
     """
     hdus, cards = _hdus_and_cards(results)
     return {"files": _files(results, crawl, walked_at), "hdus": hdus, "cards": cards}
@@ -66,7 +66,8 @@ def _hdus_and_cards(results: Sequence[FileResult]) -> tuple[pa.Table, pa.Table]:
     urls = pa.array([one.ref.url for one in results], pa.string())
     hdus = [hdu for one in results for hdu in one.hdus]
     owner = np.repeat(np.arange(len(results), dtype=np.int32), [len(one.hdus) for one in results])
-    cards = parse_cards([hdu.header for hdu in hdus])
+    headers = joined([hdu.header for hdu in hdus])
+    cards = pack_cards(headers)
     header = cards["header"].to_numpy()
     number = np.array([hdu.index for hdu in hdus], np.int32)
     url = pa.DictionaryArray.from_arrays(pa.array(owner), urls)
@@ -76,6 +77,7 @@ def _hdus_and_cards(results: Sequence[FileResult]) -> tuple[pa.Table, pa.Table]:
         "hdu": number,
         **_extension_names(cards, len(hdus)),
         "n_cards": [len(hdu.header) // CARD for hdu in hdus],
+        "header": headers,
     }
     for name in HDUS.names:
         if name not in columns:
@@ -94,21 +96,24 @@ def _extension_names(cards: pa.Table, count: int) -> dict[str, pa.Array]:
     From the parsed cards, so that the hdus table cannot differ from the cards table.
     """
     columns = {}
+    reading = cards["reading"].combine_chunks()
+    distinct = pa.RecordBatch.from_struct_array(reading.dictionary)
+    indices, headers = reading.indices.to_numpy(), cards["header"].to_numpy()
     for name, keyword, value in (
         ("extname", "EXTNAME", "value"),
         ("extver", "EXTVER", "integer"),
         ("extlevel", "EXTLEVEL", "integer"),
     ):
-        wanted = pc.equal(cards["keyword"], keyword)
+        wanted = pc.equal(distinct["keyword"], keyword)
         if value == "value":
-            wanted = pc.and_(wanted, pc.equal(cards["type"], "string"))
-        found = cards.filter(wanted).select(["header", value]).combine_chunks()
-        headers, first = np.unique(found["header"].to_numpy(), return_index=True)
+            wanted = pc.and_(wanted, pc.equal(distinct["type"], "string"))
+        found = np.flatnonzero(wanted.to_numpy(zero_copy_only=False)[indices])
+        owners, first = np.unique(headers[found], return_index=True)
         rows = np.zeros(count, np.int64)
-        rows[headers] = first
+        rows[owners] = indices[found[first]]
         missing = np.ones(count, bool)
-        missing[headers] = False
-        columns[name] = found[value].combine_chunks().take(pa.array(rows, mask=missing))
+        missing[owners] = False
+        columns[name] = distinct[value].take(pa.array(rows, mask=missing))
     return columns
 
 

@@ -85,4 +85,5 @@ def log_schema() -> pa.Schema:
 
 
 FINAL_STATUSES: Final = frozenset({"ok", "truncated", "corrupt", "not-fits", "archived", "crashed"})
-"""What a walk that need not be repeated ends with; ``unreadable`` and ``partial`` files are walked again."""
+"""What a walk that need not be repeated ends with. ``unreadable`` files are walked again, and ``partial`` ones by a run
+that asks for more of them."""

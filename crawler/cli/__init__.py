@@ -92,7 +92,7 @@ def catalogue_argument(command: Command) -> Command:
 @click.option("--workers", type=click.IntRange(0), help="Processes; 0 for this one alone. Default: one a core.")
 @click.option("--scheduler", metavar="ADDRESS", help="Crawl on a running Dask cluster: tcp://head-node:8786.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), help="Files each process walks at once. Default: what suits the store."
+    "--concurrency", type=click.IntRange(1), help="Requests each process makes at once. Default: what suits the store."
 )
 @click.option(
     "--allow-removals",
@@ -100,6 +100,7 @@ def catalogue_argument(command: Command) -> Command:
     default=None,
     help="Remove files that are gone even if they are more than a tenth of the catalogue.",
 )
+@options.scope_flags
 @options.storage_flags
 @options.catalogue_flag
 @options.store_flag

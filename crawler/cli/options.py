@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from crawler.errors import UsageError
+from crawler.fits.policy import Costs, Goal
 from crawler.job_file import read_job_file
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -164,6 +166,62 @@ def catalogue_flag(command: Command) -> Command:
         multiple=True,
         help="Any option of the catalogue's store, as --storage-option; may be given again.",
     )(gathered)
+
+
+def scope_flags(command: Command) -> Command:
+    """Add the options that say how much is read of each file: ``optimize``, ``costs`` and ``max_hdus``."""
+
+    @wraps(command)
+    def gathered(
+        *, costs: tuple[tuple[str, float], ...], primary_only: bool, max_hdus: int | None, **others: Any
+    ) -> Any:
+        if primary_only and max_hdus not in (None, 1):
+            raise UsageError("--primary-only is --max-hdus 1: give one of them")
+        return command(costs=dict(costs), max_hdus=1 if primary_only else max_hdus, **others)
+
+    flags = (
+        click.option(
+            "--optimize",
+            type=click.Choice(get_args(Goal)),
+            help="What to spend least of, in reading or jumping short gaps between headers. Default: time.",
+        ),
+        click.option(
+            "--cost",
+            "costs",
+            type=_cost,
+            metavar="K=V",
+            multiple=True,
+            help=f"A price or time that is known better; may be given again: {', '.join(_COSTS)}.",
+        ),
+        click.option(
+            "--max-hdus", type=click.IntRange(1), metavar="N", help="Walk only the first N HDUs of each file."
+        ),
+        click.option("--primary-only", is_flag=True, help="Only the primary HDU of each file."),
+    )
+    for option in reversed(flags):
+        gathered = option(gathered)
+    return gathered  # type: ignore[return-value]
+
+
+_COSTS = [one.name for one in fields(Costs)]
+
+
+def _cost(text: str) -> tuple[str, float]:
+    """Return name and value of a cost.
+
+    Raises
+    ------
+    click.BadParameter
+        There is no such cost, or no such number.
+    """
+    name, _, written = text.partition("=")
+    try:
+        value = float(written)
+    except ValueError:
+        value = -1.0
+    if name not in _COSTS or not 0 <= value < float("inf"):
+        raise click.BadParameter(f"NAME=NUMBER is expected, NAME being one of {', '.join(_COSTS)}")
+    return name, value
 
 
 def store_flag(command: Command) -> Command:

@@ -22,10 +22,8 @@ from crawler.fits.cuts import INTEGER, INVALID, LOGICAL, REAL, TYPES, UNDEFINED,
 from crawler.fits.grammar import KEYWORD, read_card
 from crawler.fits.units import CARD
 
-CARDS_SCHEMA: Final = pa.schema(
+READING: Final = pa.schema(
     [
-        pa.field("header", pa.int32()),
-        pa.field("card", pa.int32()),
         pa.field("keyword", pa.string()),
         pa.field("type", pa.string()),
         pa.field("value", pa.string()),
@@ -35,6 +33,9 @@ CARDS_SCHEMA: Final = pa.schema(
         pa.field("comment", pa.string()),
     ]
 )
+"""What is read of a card, wherever it stands."""
+
+CARDS_SCHEMA: Final = pa.schema([pa.field("header", pa.int32()), pa.field("card", pa.int32()), *READING])
 """Columns of `parse_cards`: those of the ``cards`` table, with ``header`` in place of url and HDU."""
 
 Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]]
@@ -47,6 +48,21 @@ _PLAIN_INTEGER: Final = r"^[+-]?[0-9]{1,18}$"
 _PLAIN_REAL: Final = r"^[+-]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[DEde][+-]?[0-9]{1,2})?|[0-9]+[DEde][+-]?[0-9]{1,2})$"
 _D_TO_E: Final = np.arange(256, dtype=np.uint8)
 _D_TO_E[[ord("D"), ord("d")]] = ord("E")
+
+
+def joined(header_units: Sequence[bytes]) -> pa.Array:
+    """Return headers as one binary array.
+
+    Raises
+    ------
+    ValueError
+        Together they have 2 GiB or more.
+    """
+    sizes = np.fromiter(map(len, header_units), np.int64, len(header_units))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    if offsets[-1] >= 2**31:
+        raise ValueError(f"a batch of {offsets[-1]} bytes of headers is too large")
+    return _slices(pa.binary(), offsets, b"".join(header_units))
 
 
 def parse_cards(header_units: Sequence[bytes]) -> pa.Table:
@@ -70,25 +86,49 @@ def parse_cards(header_units: Sequence[bytes]) -> pa.Table:
     ValueError
         A length is no multiple of 80, or the batch is too large.
     """
-    sizes = np.fromiter(map(len, header_units), np.int64, len(header_units))
-    total = int(sizes.sum())
+    return unpacked(pack_cards(joined(header_units))).cast(CARDS_SCHEMA)
+
+
+def pack_cards(headers: pa.Array) -> pa.Table:
+    """Read every card of a batch of headers, and write down only once what is the same in many.
+
+    Parameters
+    ----------
+    headers : pyarrow.Array
+        Of `joined`.
+
+    Returns
+    -------
+    pyarrow.Table
+        As `parse_cards` has it, but with all that is read of a card in one column: ``reading``, a dictionary of
+        structs of `READING`. `unpacked` makes the columns of some rows or all.
+    """
+    offsets = np.frombuffer(headers.buffers()[1], np.int32)
+    sizes = np.diff(offsets)
     if (sizes % CARD).any():
         raise ValueError("a header is not a whole number of card images")
-    if total >= 2**31:
-        raise ValueError(f"a batch of {total} bytes of headers is too large")
-    if not total:
-        return CARDS_SCHEMA.empty_table()
-    data = b"".join(header_units)
+    data = headers.buffers()[2]
     header, card, starts = _logical_cards(data, sizes // CARD)
-    logical = _slices(pa.binary(), np.append(starts * CARD, total), data)
-    encoded = logical.dictionary_encode()
+    encoded = _slices(pa.binary(), np.append(starts * CARD, offsets[-1]), data).dictionary_encode()
     columns, order = _read_distinct(encoded.dictionary)
-    rows = pa.array(order[encoded.indices.to_numpy()])
-    taken = pc.take(pa.RecordBatch.from_arrays(columns, CARDS_SCHEMA.names[2:]), rows, boundscheck=False)
-    return pa.Table.from_arrays([pa.array(header), pa.array(card), *taken.columns], schema=CARDS_SCHEMA)
+    reading = pa.DictionaryArray.from_arrays(
+        pa.array(order[encoded.indices.to_numpy()].astype(np.int32)),
+        pa.StructArray.from_arrays(columns, fields=list(READING)),
+    )
+    return pa.table({"header": header, "card": card, "reading": reading})
 
 
-def _logical_cards(data: bytes, images: Ints) -> tuple[Ints, Ints, Ints]:
+def unpacked(cards: pa.Table) -> pa.Table:
+    """Return cards with a column each for what ``reading`` holds, in its place."""
+    reading = cards["reading"].combine_chunks()
+    distinct = pa.RecordBatch.from_struct_array(reading.dictionary)
+    read = pc.take(distinct, reading.indices, boundscheck=False)
+    names = [name for name in cards.column_names if name != "reading"]
+    columns = [*(cards[name] for name in names), *read.columns]
+    return pa.table(columns, names=[*names, *READING.names])
+
+
+def _logical_cards(data: pa.Buffer, images: Ints) -> tuple[Ints, Ints, Ints]:
     """Find where logical cards begin in a batch, given the number of images in each header.
 
     Returns for each its header, the index of its first image in that header, and the same in the batch.
@@ -105,7 +145,7 @@ def _logical_cards(data: bytes, images: Ints) -> tuple[Ints, Ints, Ints]:
 def _read_distinct(logical: pa.Array) -> tuple[list[pa.Array], Ints]:
     """Read distinct logical cards.
 
-    Returns the columns of `CARDS_SCHEMA` from ``keyword`` on, in an order of their own, and for each card its row.
+    Returns the columns of `READING`, in an order of their own, and for each card its row.
     """
     single = pc.binary_length(logical).to_numpy() == CARD
     images = logical if single.all() else logical.filter(pa.array(single))

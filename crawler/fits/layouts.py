@@ -16,8 +16,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TypeVar
 
 from crawler.fits.units import Hdu, Span
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,33 +171,29 @@ class _Product:
         self._score = 0
 
     def guess(self, size: int | None) -> Guess:
+        """Return what is known of a file: all, where one of its size was seen, else what files of all sizes share."""
         if self.compressed:
             return Guess(compressed=True)
-        if not self._layouts:
-            return NOTHING
-        latest = next(reversed(self._layouts.values()))
         alike = self._layouts.get(size) if size is not None else None
-        lengths = tuple(stop - start for start, stop in (latest if alike is None else alike))
-        return Guess(self._places(size), lengths)
+        lengths = [stop - start for start, stop in alike] if alike else self._shared_lengths()
+        return Guess(tuple(self._places(size)), tuple(lengths))
 
-    def _places(self, size: int | None) -> tuple[Span, ...]:
-        """Return the headers whose places can be known: all of a file of a size that was seen.
+    def _shared_lengths(self) -> list[int]:
+        layouts = [[stop - start for start, stop in spans] for spans in self._layouts.values()]
+        return _shared_begin(layouts)
 
-        A file of another size has them in the same places as far as files of different sizes agree.
-        """
+    def _places(self, size: int | None) -> Sequence[Span]:
+        """Return the headers whose places can be known."""
         if self._score <= _DOUBT or size is None:
             return ()
         if size in self._layouts:
             return self._layouts[size]
-        if len(self._layouts) < 2:  # it takes two to agree
-            return ()
-        same = takewhile(lambda spans: len(set(spans)) == 1, zip(*self._layouts.values(), strict=False))
-        return tuple(span for span in (spans[0] for spans in same) if span.stop <= size)
+        return [span for span in _shared_begin(list(self._layouts.values())) if span.stop <= size]
 
     def learn(self, size: int, headers: tuple[Span, ...]) -> None:
         places = self._places(size) or self._layouts.get(size, ())
         if places:
-            held = places == headers[: len(places)]
+            held = tuple(places) == headers[: len(places)]
             self._score = min(self._score + 1, _TRUST) if held else max(self._score - 1, _DOUBT)
         self.compressed = False
         self._layouts[size] = headers
@@ -202,3 +201,11 @@ class _Product:
         if len(self._layouts) > _SIZES:
             self._layouts.popitem(last=False)
         self.spans = sum(map(len, self._layouts.values()))
+
+
+def _shared_begin(rows: Sequence[Sequence[Item]]) -> list[Item]:
+    """Return the items that sequences begin with in common; nothing of one alone, which nothing confirms."""
+    if len(rows) == 1:
+        return []
+    same = takewhile(lambda items: all(item == items[0] for item in items), zip(*rows, strict=False))
+    return [items[0] for items in same]

@@ -6,6 +6,7 @@ all that a walk has to know of prices is how many bytes cost as much as one requ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
@@ -101,7 +102,7 @@ class ReadPolicy:
         """
         gap = costs.gap
         first = _blocks(gap * 3 / 8, least=4)
-        return cls(first=first, header=_blocks(gap / 16, least=2), longest=max(cls().longest, first), gap=gap)
+        return cls(first=first, header=_blocks(gap / 16, least=2), longest=max(cls().longest, 2 * gap), gap=gap)
 
 
 def _blocks(size: float, least: int) -> int:
@@ -109,13 +110,13 @@ def _blocks(size: float, least: int) -> int:
     return max(least, round(size / BLOCK)) * BLOCK
 
 
-def read_policy(goal: Goal = "time", figures: dict[str, float] | None = None) -> ReadPolicy:
+def read_policy(goal: Goal = "time", figures: Mapping[str, float] | None = None) -> ReadPolicy:
     """Return the policy for a goal, some of its figures being known better.
 
     Parameters
     ----------
     goal : {'requests', 'bytes', 'time'}
-    figures : dict of str to float, optional
+    figures : mapping of str to float, optional
         Attributes of `Costs` by name.
 
     Raises

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from crawler.errors import CorruptError, FormatError, NotFitsError, TruncatedError
 from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
-from crawler.fits.units import CARD, Hdu, Span, find_end, parse_hdu
+from crawler.fits.units import CARD, Hdu, Span, find_end, padded, parse_hdu
 
 WALKER_VERSION = 1
 """Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``)."""
@@ -107,6 +107,7 @@ class HeaderWalker:
         self._limits = limits
         self._guess = guess
         self._guessed = 0  # of its headers, how many were asked for or passed by
+        self._ahead = policy.gap  # bytes to read where headers lie close together
         self._bytes = _Pieces()
         self._header_at = 0  # first byte of the header that is looked for
         self._searched = 0  # bytes of it that are known to hold no END; whole cards
@@ -199,6 +200,10 @@ class HeaderWalker:
         if self._header_bytes > self._limits.file_bytes:
             raise CorruptError(f"more than {self._limits.file_bytes} bytes of headers", self._header_at)
         self._last = hdu
+        if hdu.header_size not in self._guess.lengths[hdu.index : hdu.index + 1]:
+            self._guess = NOTHING  # it is another product: what else is known of that misleads
+        if padded(hdu.data_size) > self._policy.gap:
+            self._ahead = self._policy.gap
         self._header_at = hdu.end
         self._searched = 0
         return hdu
@@ -245,13 +250,18 @@ class HeaderWalker:
 
     def _expected(self) -> int:
         """Return how many bytes to read for the header that is looked for."""
-        lengths, last = self._guess.lengths, self._last
+        lengths, last, policy = self._guess.lengths, self._last, self._policy
         if self._index < len(lengths):
             return lengths[self._index]
         if last is None:
-            whole = self._size is not None and self._size <= self._policy.gap
-            return self._policy.gap if whole else self._policy.first
-        return min(last.header_size, self._policy.longest) if last.index else self._policy.header
+            return policy.gap if self._size is not None and self._size <= policy.gap else policy.first
+        if not last.index:
+            return policy.header
+        if 0 < last.data_size <= policy.gap:
+            # The header before was no further away than what is worth reading, and so may be the ones behind.
+            length, self._ahead = self._ahead, min(2 * self._ahead, policy.longest)
+            return max(length, last.header_size)
+        return min(last.header_size, policy.longest)
 
     def _next_guessed(self, start: int) -> tuple[Span, ...]:
         """Return the reads of guessed headers from ``start`` on; none where no header was guessed to begin there.
@@ -262,7 +272,7 @@ class HeaderWalker:
         while at < len(headers) and headers[at].start < start:
             at += 1
         self._guessed = at
-        if at == len(headers) or headers[at].start != start:
+        if at >= len(headers) or headers[at].start != start:
             return ()
         reads: list[Span] = []
         held = 0

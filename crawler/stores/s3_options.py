@@ -55,8 +55,8 @@ _WITHOUT_EFFECT = frozenset(
         "version_aware",
     }
 )
-# What s3fs hands on to aiobotocore's session.
-_OF_SESSION = frozenset({"event_hooks", "include_builtin_handlers", "loader", "profile", "session_vars"})
+OF_SESSION = frozenset({"event_hooks", "include_builtin_handlers", "loader", "profile", "session_vars"})
+"""What s3fs hands on to aiobotocore's session."""
 _CLIENT = frozenset(
     {
         "aws_access_key_id",
@@ -125,7 +125,7 @@ def understood(storage_options: Mapping[str, object]) -> S3Options:
         An option that neither s3fs nor obstore has, or that is not of its kind.
     """
     options: dict[str, Any] = dict(storage_options)
-    known = set(inspect.signature(S3FileSystem.__init__).parameters) | _WITHOUT_EFFECT | _OF_SESSION | OBSTORE_OPTIONS
+    known = set(inspect.signature(S3FileSystem.__init__).parameters) | _WITHOUT_EFFECT | OF_SESSION | OBSTORE_OPTIONS
     if unknown := sorted(str(name) for name in options if name not in known - {"self", "kwargs"}):
         raise UsageError(
             f"s3 has no storage option {one_line(', '.join(unknown))} "

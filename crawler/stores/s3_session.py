@@ -17,13 +17,15 @@ import aiohttp
 import botocore.exceptions as bc
 import fsspec.asyn
 import pyarrow as pa
+from aiobotocore.session import AioSession
 from botocore.credentials import RefreshableCredentials
+from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 
 from crawler.stores.base import LISTING_SCHEMA, ByteRange, Fetched, ObjectRef
 from crawler.stores.failures import changed, check_same, denied, failed, fetched, is_weak, missing, range_ignored
 from crawler.stores.s3_errors import NO_CREDENTIALS, Asked, from_botocore
-from crawler.stores.s3_options import S3Options
+from crawler.stores.s3_options import OF_SESSION, S3Options
 from crawler.stores.web import CONNECT_SECONDS, hang_up
 
 STALL_SECONDS = 5.0
@@ -255,13 +257,28 @@ class S3Session:
             "read_timeout": STALL_SECONDS,
             **self._options.s3fs["config_kwargs"],
         }
-        given = {**self._options.s3fs, "config_kwargs": config}
+        given = {"session": self._session(), **self._options.s3fs, "config_kwargs": config}
         # asynchronous: it would else close its session in the garbage collector, and wait there.
         filesystem = S3FileSystem(**given, asynchronous=True, loop=loop, skip_instance_cache=True)
         filesystem.retries = 1  # botocore tries again: not each of its tries five times more
         client = fsspec.asyn.sync(loop, filesystem.set_session)
         weakref.finalize(self, hang_up, loop, client)
         return loop, filesystem, client
+
+    def _session(self) -> AioSession:
+        """Make the session that s3fs would make, but with a quicker reader of times."""
+        session = AioSession(**{name: value for name, value in self._options.s3fs.items() if name in OF_SESSION})
+        session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
+        return session
+
+
+def _moment(written: Any) -> datetime:
+    """Read a time as S3's listings have it, without botocore's reader, on which most of a listing's CPU went."""
+    try:
+        return datetime.fromisoformat(written)
+    except (ValueError, TypeError):
+        moment: datetime = parse_timestamp(written)
+        return moment
 
 
 class Credentials:
