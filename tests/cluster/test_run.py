@@ -351,7 +351,8 @@ class TestErrors:
 
         with pytest.raises(CatalogueError, match="disk full"):
             crawled(location, tree)
-        assert ask(location, "SELECT count(*) FROM files") == [(10,)]
+        # The two before it, and the one after it where that was under way.
+        assert ask(location, "SELECT count(*) FROM files") in ([(10,)], [(15,)])
 
     def test_of_a_damaged_catalogue_are_told_before_anything_is_walked(
         self, location: Path, tree: Path, executor: Executor
