@@ -77,6 +77,15 @@ class Receipt:
     first_error: str | None = None
     complete: bool = True
 
+    def count(self, result: FileResult) -> None:
+        """Count one file that was walked."""
+        self.statuses[result.status] += 1
+        self.requests += result.requests
+        self.bytes_read += result.bytes_read
+        self.round_trips += result.round_trips
+        if result.status == "unreadable" and self.first_error is None:
+            self.first_error = f"{result.error}: {result.ref.url}"
+
 
 def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]) -> Receipt:
     """Walk every file of a partition and write what was found.
@@ -119,7 +128,8 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
             header_bytes += sum(len(hdu.header) for hdu in result.hdus)
             if header_bytes >= job.batch_bytes:
                 _write(job, batch, receipt)
-                batch, header_bytes = [], 0
+                header_bytes = 0
+            del result  # or the next one is waited for with this one in memory
         _write(job, batch, receipt)
     if len(walked) < len(refs):
         receipt.complete = False
@@ -128,26 +138,22 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
 
 
 def _write(job: CrawlJob, results: list[FileResult], receipt: Receipt) -> None:
-    """Write the rows of some files, and note on the receipt what they are."""
+    """Write the rows of some files, and note on the receipt what they are; leaves the list empty, to save memory."""
     if not results:
         return
+    for result in results:
+        receipt.count(result)
     folder = open_folder(job.catalogue, job.catalogue_options)
     tables = tables_of(results, job.crawl, datetime.now(UTC))
+    results.clear()
+    receipt.hdus += tables["hdus"].num_rows
+    receipt.cards += tables["cards"].num_rows
     name = new_batch(job.crawl)
     try:
-        written = [write_fragment(folder, table, rows, name) for table, rows in tables.items()]
+        written = [write_fragment(folder, table, tables.pop(table), name) for table in list(tables)]
     except OSError as error:
         raise CatalogueError(folder.url, f"cannot be written: {first_line(error)}") from None
     receipt.fragments += [fragment for fragment in written if fragment is not None]
-    receipt.hdus += tables["hdus"].num_rows
-    receipt.cards += tables["cards"].num_rows
-    for result in results:
-        receipt.statuses[result.status] += 1
-        receipt.requests += result.requests
-        receipt.bytes_read += result.bytes_read
-        receipt.round_trips += result.round_trips
-        if result.status == "unreadable" and receipt.first_error is None:
-            receipt.first_error = f"{result.error}: {result.ref.url}"
 
 
 _KNOWN = ["url", "size", "etag", "status", "n_hdus", "walker_version"]

@@ -20,7 +20,7 @@ Steps: TypeAlias = Generator[Reads, Answers, FileResult]
 _AHEAD = 4096
 """Results that wait for whoever asked for them."""
 
-_HELD_BYTES = 32 * 2**20
+_HELD_BYTES = 16 * 2**20
 """Header bytes of results that wait."""
 
 _LOOK = 64
@@ -76,8 +76,9 @@ class Flight:
                         self._wake(self._slots)
                 if not outcomes:
                     return
-                for outcome in outcomes:
-                    if isinstance(outcome, BaseException):
+                outcomes.reverse()
+                while outcomes:
+                    if isinstance(outcome := outcomes.pop(), BaseException):
                         raise outcome
                     yield outcome
         finally:

@@ -30,8 +30,8 @@ MIN_GROUP = 4096
 MAX_GROUP = 65_536
 """Rows after which a row group is cut even inside a keyword: what a reader has to hold at once."""
 
-_HDU_GROUP = 2_048
-"""HDUs in a row group: each row carries its whole header, some 6 kB."""
+_HDU_GROUP, _HDU_GROUP_BYTES = 2_048, 8 * 2**20
+"""HDUs in a row group, and bytes of their headers: each row carries its own, 6 kB as a rule and up to 16 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Fragment:
     rows : int
     first_url, last_url : str
         Both inclusive.
+    longest_header : int
+        Bytes of the longest header unit in it; 0 for other tables than ``hdus``.
     """
 
     table: str
@@ -56,6 +58,12 @@ class Fragment:
     rows: int
     first_url: str
     last_url: str
+    longest_header: int = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that its headers take in memory, at most."""
+        return self.rows * self.longest_header
 
     @property
     def batch(self) -> str:
@@ -64,11 +72,14 @@ class Fragment:
 
     def stats(self) -> str:
         """Return the statistics that the log keeps of the file: whole urls, never cut, so that they bound all rows."""
+        most: dict[str, str | int] = {"url": self.last_url}
+        if self.longest_header:
+            most["header_size"] = self.longest_header
         return json.dumps(
             {
                 "numRecords": self.rows,
                 "minValues": {"url": self.first_url},
-                "maxValues": {"url": self.last_url},
+                "maxValues": most,
                 "nullCount": {"url": 0},
             }
         )
@@ -112,7 +123,7 @@ def write_fragment(folder: Folder, name: str, rows: pa.Table, batch: str) -> Fra
         cuts = group_cuts(keyword_ranks[order])
     else:
         order = np.lexsort(keys)
-        length = _HDU_GROUP if name == "hdus" else MAX_GROUP
+        length = _hdu_group(rows) if name == "hdus" else MAX_GROUP
         cuts = np.append(np.arange(0, len(order), length), len(order))
     path = f"table={name}/{batch}.parquet"
     folder.make(f"table={name}")
@@ -126,7 +137,14 @@ def write_fragment(folder: Folder, name: str, rows: pa.Table, batch: str) -> Fra
             group = (unpacked(group).select(schema.names) if packed else group).cast(schema)
             writer.write_table(group, row_group_size=int(end - begin))
     size = folder.filesystem.get_file_info(folder.join(path)).size
-    return Fragment(name, path, size, rows.num_rows, urls[0], urls[-1])
+    longest = (pc.max(rows["header_size"]).as_py() or 0) if name == "hdus" else 0
+    return Fragment(name, path, size, rows.num_rows, urls[0], urls[-1], longest)
+
+
+def _hdu_group(hdus: pa.Table) -> int:
+    """Return how many HDUs make a row group."""
+    fitting: int = _HDU_GROUP_BYTES * hdus.num_rows // max(1, hdus["header"].nbytes)
+    return min(_HDU_GROUP, max(1, fitting))
 
 
 def _keyword_ranks(cards: pa.Table) -> npt.NDArray[np.int32]:
@@ -223,16 +241,16 @@ def read_fragment(folder: Folder, fragment: Fragment, columns: list[str] | None 
     return table.cast(pa.schema([schema.field(column) for column in table.column_names]))
 
 
-def groups_of(fragments: list[Fragment], rows: int, size: int, least: int) -> Iterator[list[Fragment]]:
+def groups_of(fragments: list[Fragment], rows: int, held: int, least: int) -> Iterator[list[Fragment]]:
     """Yield runs of neighbouring files of one table that together make one file of a good size.
 
     Parameters
     ----------
     fragments : list of Fragment
         Of one table.
-    rows, size : int
-        A run is closed before it has more. Files that have an eighth of either already are left alone: merging
-        them costs more than it saves.
+    rows, held : int
+        A run is closed before it has more rows or `Fragment.held` bytes. Files that have an eighth of either already
+        are left alone: merging them costs more than it saves.
     least : int
         Files that make a run worth its while.
 
@@ -243,9 +261,9 @@ def groups_of(fragments: list[Fragment], rows: int, size: int, least: int) -> It
     """
     run: list[Fragment] = []
     for fragment in sorted(fragments, key=lambda one: (one.first_url, one.last_url)):
-        full = fragment.rows * 8 >= rows or fragment.size * 8 >= size
+        full = fragment.rows * 8 >= rows or fragment.held * 8 >= held
         crowded = sum(one.rows for one in run) + fragment.rows > rows or (
-            sum(one.size for one in run) + fragment.size > size
+            sum(one.held for one in run) + fragment.held > held
         )
         if run and (full or crowded):
             if len(run) >= least:

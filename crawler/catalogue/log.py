@@ -139,7 +139,11 @@ class CatalogueLog:
         columns = ("partition.table", "path", "size_bytes", "num_records", "min.url", "max.url")
         if any(column not in actions.column_names or actions[column].null_count for column in columns):
             raise CatalogueError(self.url, "holds files that another program wrote: its log lacks their urls")
-        rows = zip(*(actions[column].to_pylist() for column in columns), strict=True)
+        if "max.header_size" in actions.column_names:
+            longest = actions["max.header_size"].fill_null(0).to_pylist()
+        else:
+            longest = [0] * actions.num_rows
+        rows = zip(*(actions[column].to_pylist() for column in columns), longest, strict=True)
         return Snapshot(table.version(), tuple(Fragment(*row) for row in rows))
 
     def commit(self, plan: Callable[[Snapshot], Change], metadata: dict[str, str]) -> Snapshot | None:

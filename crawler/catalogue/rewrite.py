@@ -14,11 +14,11 @@ from crawler.catalogue.log import Change, Snapshot
 from crawler.catalogue.schema import TABLES
 from crawler.stores.storage import Folder
 
-GOOD_ROWS = {"files": 1_000_000, "hdus": 200_000, "cards": 2_000_000}
-"""Rows that a merged file has at most. Two million cards are some 300 MB in memory while they are sorted."""
+GOOD_ROWS = {"files": 1_000_000, "hdus": 200_000, "cards": 1_000_000}
+"""Rows that a merged file has at most. A million cards are some 150 MB in memory while they are sorted."""
 
 GOOD_BYTES = 64 * 2**20
-"""Bytes that a merged file has at most: headers compress tenfold, so that some 600 MB are in memory."""
+"""Bytes of headers that a merged file has at most: twice that is in memory."""
 
 MERGE_FROM = 6
 """Small neighbours that are merged: every row is written again, so that it should not be done after each nightly run,

@@ -308,8 +308,8 @@ class TestTypes:
         assert all(name.startswith("run-") for name in names)
 
 
-def piece(name: str, rows: int, size: int = 1) -> Fragment:
-    return Fragment("files", f"table=files/{name}.parquet", size, rows, name, name)
+def piece(name: str, rows: int, header: int = 1) -> Fragment:
+    return Fragment("hdus", f"table=hdus/{name}.parquet", 1, rows, name, name, header)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def piece(name: str, rows: int, size: int = 1) -> Fragment:
         pytest.param([piece("a", 1), piece("b", 13), piece("c", 1)], [], id="good files stand between"),
         pytest.param([piece("a", 1), piece("b", 1), piece("c", 13)], ["ab"], id="good files are left alone"),
         pytest.param([piece(c, 12) for c in "abcdefghij"], ["abcdefgh", "ij"], id="no more rows than a good file"),
-        pytest.param([piece(c, 1, 120) for c in "abcdefghij"], ["abcdefgh", "ij"], id="no more bytes"),
+        pytest.param([piece(c, 1, 120) for c in "abcdefghij"], ["abcdefgh", "ij"], id="no more bytes of headers"),
     ],
 )
 def test_groups_of_small_files(pieces: list[Fragment], groups: list[str]) -> None:
