@@ -245,7 +245,7 @@ class Crawl:
             rewritten = rewrite(snapshot)
             return Change(added + rewritten.add, rewritten.remove)
 
-        if self._log.commit(plan, {"crawl": crawl}):
+        if before := self._log.commit(plan, {"crawl": crawl}):
             self._log.delete_files(one for one in rewritten.remove if one.batch.startswith(crawl))
-            self.report.version = self._log.snapshot().version
+            self.report.version = before.version + 1
             self._tell()
