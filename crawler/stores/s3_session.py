@@ -118,9 +118,10 @@ class S3Session:
                 yield _listed(bucket, contents)
             if not page.get("IsTruncated"):
                 return
-            if not page.get("NextContinuationToken"):
+            following = page.get("NextContinuationToken")
+            if not following or following == token.get("ContinuationToken"):
                 raise failed(url, "listing broke off: the store names no next page")
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            token = {"ContinuationToken": following}
 
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""

@@ -28,7 +28,6 @@ PAUSE = 0.03
 """Seconds to the first byte of the slow server: about what S3 takes."""
 
 _PAGE = 1000
-_MODIFIED = 1_735_689_600  # every object is of this second: ETags of nginx are made of it and the size
 _MODULE = "ngx_http_echo_module.so"
 _INSTALL = "benchmarks need nginx and its echo module: apt-get install nginx libnginx-mod-http-echo"
 
@@ -45,17 +44,17 @@ http {{
   default_type binary/octet-stream;
   map $args $is_list {{ default 0; "~(^|&)list-type=2(&|$)" 1; }}
   map $args $is_part {{ default 0; "~(^|&)(prefix|delimiter|start-after)=[^&]" 1; }}
-  map $arg_continuation_token $page {{ default $arg_continuation_token; "" 0; }}
+  map $args $page {{ default 0; "~(?:^|&)continuation-token=(?<token>[0-9]+)(?:&|$)" $token; }}
   server {{
     listen 127.0.0.1:{fast} backlog=4096; root {buckets};
-    location / {{ if ($is_list) {{ rewrite ^/([^/]+)/?$ /-list/$1/$page.xml last; }} }}{common}
+    location / {{ if ($is_list) {{ rewrite ^/(?<bucket>[^/]+)/?$ /-list/$bucket/$page.xml last; }} }}{common}
   }}
   server {{
     listen 127.0.0.1:{slow} backlog=4096;
     location / {{ echo_sleep {pause}; echo_exec /-now$uri $args; }}
     location /-now/ {{
       internal; alias {buckets}/;
-      if ($is_list) {{ rewrite ^/-now/([^/]+)/?$ /-list/$1/$page.xml last; }}
+      if ($is_list) {{ rewrite ^/-now/(?<bucket>[^/]+)/?$ /-list/$bucket/$page.xml last; }}
     }}{common}
   }}
 }}
@@ -126,7 +125,7 @@ class Nginx:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the log has no mark {end}")
             time.sleep(0.06)
-            with self._log.open() as log:
+            with self._log.open(encoding="latin-1") as log:
                 log.seek(self._read)
                 text = log.read()
             lines = text[: text.rfind("\n") + 1].splitlines()
@@ -236,23 +235,23 @@ def _wait(port: int, process: subprocess.Popen[bytes], errors: Path) -> None:
 
 
 def _write_pages(bucket: Path, folder: Path) -> None:
-    """Write the answers to ListObjectsV2, one a file, and set the times that they tell."""
+    """Write the answers to ListObjectsV2, one a file; ETags are made as nginx makes them, of time and size."""
     folder.mkdir(parents=True)
-    objects: list[tuple[bytes, int]] = []
+    objects: list[tuple[bytes, int, int]] = []
     for parent, _, names in os.walk(bucket):
         for name in names:
             path = os.path.join(parent, name)  # noqa: PTH118 - 50,000 of them
-            os.utime(path, (_MODIFIED, _MODIFIED))
-            objects.append((os.fsencode(os.path.relpath(path, bucket)), os.stat(path).st_size))  # noqa: PTH116
+            status = os.stat(path)  # noqa: PTH116
+            objects.append((os.fsencode(os.path.relpath(path, bucket)), status.st_size, int(status.st_mtime)))
     objects.sort()
-    stamp = datetime.fromtimestamp(_MODIFIED, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     for page, start in enumerate(range(0, max(1, len(objects)), _PAGE)):
         rows = objects[start : start + _PAGE]
         more = start + _PAGE < len(objects)
         contents = "".join(
-            f"<Contents><Key>{quote(key)}</Key><LastModified>{stamp}</LastModified><ETag>&quot;{_MODIFIED:x}-{size:x}"
-            f"&quot;</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
-            for key, size in rows
+            f"<Contents><Key>{quote(key)}</Key><LastModified>{datetime.fromtimestamp(modified, UTC):%Y-%m-%dT%H:%M:%S}"
+            f".000Z</LastModified><ETag>&quot;{modified:x}-{size:x}&quot;</ETag><Size>{size}</Size>"
+            "<StorageClass>STANDARD</StorageClass></Contents>"
+            for key, size, modified in rows
         )
         token = f"<NextContinuationToken>{page + 1}</NextContinuationToken>" if more else ""
         (folder / f"{page}.xml").write_text(

@@ -28,7 +28,7 @@ def test_files_of_a_product_are_fits(tmp_path: Path, name: str) -> None:
             hdus.verify("exception")
             places = [(hdu.fileinfo()["hdrLoc"], hdu.fileinfo()["datLoc"]) for hdu in hdus]
             end = hdus[-1].fileinfo()["datLoc"] + hdus[-1].fileinfo()["datSpan"]
-            cards = [card.image for hdu in hdus for card in hdu.header.cards]
+            cards = [card.image for hdu in hdus for card in hdu.header.cards] if number in (USUAL, 1) else []
         assert [data - header for header, data in places] == [unit.blocks * BLOCK for unit in units]
         if product.gzip:
             assert len(gzip.decompress((tmp_path / product.key(number)).read_bytes())) == end

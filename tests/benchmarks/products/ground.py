@@ -93,8 +93,8 @@ ZSIMPLE = T / file does conform to FITS standard
 """
 
 
-def _decam() -> tuple[Unit, ...]:
-    """Return a raw exposure as it is archived: tile-compressed, so that every file's headers lie elsewhere."""
+def _decam(heap_varies: bool) -> tuple[Unit, ...]:
+    """Return a raw exposure: as it is archived, tile-compressed, so that every file's headers lie elsewhere, or not."""
     primary = Unit(
         _EXPOSURE + "FILENAME = {name} / Filename\nINSTRUME = 'DECam' / Instrument used to obtain these data",
         5,
@@ -109,7 +109,7 @@ def _decam() -> tuple[Unit, ...]:
             columns="COMPRESSED_DATA=1PB(2048)",
             rows=4146 if index < 62 else 2048,
             heap=4_400_000 if index < 62 else 2_200_000,
-            heap_varies=True,
+            heap_varies=heap_varies,
             extname=f"{'NSF'[index % 2 if index < 62 else 2]}{index:02}",
             fill="ENG",
         )
@@ -166,17 +166,20 @@ def _survey(data_size: int = 700_000) -> tuple[Unit, ...]:
     return primary, *images
 
 
+def _survey_key(number: int) -> str:
+    return f"survey/night{number // 1000:04}/survey{number:08}_flt.fits"
+
+
+def _decam_key(number: int) -> str:
+    return f"decam/raw/2019{number // 500 % 12 + 1:02}/c4d_{190000 + number // 500}_{number % 500:06}_ori.fits.fz"
+
+
 GROUND = (
-    Product("survey", "4 HDUs of 700 kB", (_survey(),), lambda number: f"survey{number:08}_flt.fits", usual=2000),
+    Product("survey", "4 HDUs of 700 kB", (_survey(),), _survey_key, usual=2000),
     Product("ztf-sci", "ZTF science", ((Unit(_ZTF, 8, "primary", bitpix=-32, shape=(3072, 3080)),),), _ztf_key),
-    Product("megaprime", "MegaPrime raw", (_megaprime(),), lambda number: f"cfht/{number + 2000000}o.fits", usual=500),
-    Product(
-        "decam-raw",
-        "DECam raw, tile-compressed",
-        (_decam(),),
-        lambda number: f"decam/raw/2019{number // 500 % 12 + 1:02}/c4d_{190000 + number // 500}_{number % 500:06}_ori.fits.fz",
-        usual=300,
-    ),
-    Product("rubin-raw", "Rubin raw", (_rubin(),), _rubin_key, usual=500),
+    Product("megaprime", "MegaPrime raw", (_megaprime(),), lambda number: f"cfht/{number + 2000000}o.fits"),
+    Product("decam-raw", "DECam raw", (_decam(False),), _decam_key),
+    Product("decam-fz", "DECam raw, tile-compressed: all differ", (_decam(True),), _decam_key, usual=300),
+    Product("rubin-raw", "Rubin raw", (_rubin(),), _rubin_key),
     Product("sdss-frame", "SDSS frame", (_sdss(),), _sdss_key),
 )

@@ -10,7 +10,7 @@ import os
 import random
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -119,9 +119,8 @@ class Layout:
         heaps = 0
         for index, unit in enumerate(units):
             text = unit.structure(index == len(units) - 1, heaps) + "\n" + unit.text.strip("\n")
-            parts.append(
-                header_unit(text, blocks=unit.blocks, name_length=name_length, fill=unit.fill, cards=unit.cards)
-            )
+            how = {"blocks": unit.blocks, "name_length": name_length, "cards": unit.cards, "index": index}
+            parts.append(header_unit(text, fill=unit.fill, **how))
             heaps += unit.heap_varies
         values = tuple(value for part in parts for value in part.values)
         self.headers = Template(b"".join(part.images for part in parts), values, sum(part.cards for part in parts))
@@ -196,11 +195,11 @@ class Product:
         """Characters of the names of files."""
         return len(self.key(0).rpartition("/")[2])
 
-    def write(self, folder: Path, count: int) -> None:
-        """Write files 0 to ``count`` below a folder."""
+    def write(self, folder: Path, numbers: Iterable[int]) -> None:
+        """Write the files of some numbers below a folder."""
         made: set[str] = set()
         compiled = cache(lambda variant: Layout(self.units_of(variant), self.name_length))
-        for number in range(count):
+        for number in numbers:
             key = self.key(number)
             parent, _, name = key.rpartition("/")
             if parent not in made:

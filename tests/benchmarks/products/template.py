@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import count, product
 from typing import NamedTuple
 
@@ -73,7 +73,10 @@ class Template:
         return self.images % tuple([value(file) for value in self.values])
 
 
-def header_unit(text: str, *, blocks: int, name_length: int, fill: str, cards: int | None = None) -> Template:
+@cache
+def header_unit(
+    text: str, *, blocks: int, name_length: int, fill: str, cards: int | None = None, index: int = 0
+) -> Template:
     """Return the template of a whole header unit.
 
     Parameters
@@ -85,16 +88,18 @@ def header_unit(text: str, *, blocks: int, name_length: int, fill: str, cards: i
     name_length : int
         Characters of the names of files.
     fill : str
-        Keywords that begin like this are added, one in twenty with a value of its own, until the last block is half full.
+        Keywords that begin like this are added, one in twenty of them varying, until the last block is half full.
     cards : int, optional
         How many cards to fill up to instead, END not among them.
+    index : int
+        Of the HDU: what varies does so in its own way.
 
     Raises
     ------
     ValueError
         The text is longer than the blocks.
     """
-    salt = count(1)
+    salt = count(1000 * index + 1)
     made = [
         _card(keyword, value, comment, name_length, salt)
         for line in text.strip().splitlines()
