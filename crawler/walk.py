@@ -162,7 +162,7 @@ class FileWalk:
         """Return what is read first; nothing of an empty object."""
         if self.ref.size == 0:
             return []
-        if self._guess.compressed:
+        if self._guess.compressed and self._scope.max_hdus is None:
             return [Span(0, _STREAM_READ)]
         event = walker.next_event()
         assert not isinstance(event, Hdu | EndOfFile)  # noqa: S101 - for the type checker: it has no bytes yet

@@ -15,8 +15,9 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 
 from crawler.errors import FormatError, ObjectChangedError, ObjectNotFoundError
-from crawler.fits.units import Hdu
+from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
+from crawler.fits.units import Hdu
 from crawler.fits.walker import EndOfFile, HeaderWalker, Limits
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
 
@@ -155,12 +156,13 @@ def places(hdus: list[Hdu]) -> list[Place]:
 
 @dataclass
 class Walked:
-    """What a walk over bytes came to: HDUs, and either an end or a fault."""
+    """What a walk over bytes came to: HDUs, and either an end or a fault. Each of its ``rounds`` asked for spans."""
 
     hdus: list[Hdu] = field(default_factory=list)
     end: EndOfFile | None = None
     fault: FormatError | None = None
     spans: list[tuple[int, int]] = field(default_factory=list)
+    rounds: int = 0
 
     @property
     def places(self) -> list[Place]:
@@ -174,7 +176,12 @@ class Walked:
 
 
 def walk_bytes(
-    data: bytes, *, known: bool = True, policy: ReadPolicy = ReadPolicy(), limits: Limits = Limits()
+    data: bytes,
+    *,
+    known: bool = True,
+    policy: ReadPolicy = ReadPolicy(),
+    limits: Limits = Limits(),
+    guess: Guess = NOTHING,
 ) -> Walked:
     """Walk bytes, giving the walker exactly what it asks for.
 
@@ -186,20 +193,23 @@ def walk_bytes(
         Whether the walker is told the size before it asks beyond the end.
     policy : ReadPolicy
     limits : Limits
+    guess : Guess
+        Where its headers may be; a wrong one may reach beyond the end.
     """
     walked = Walked()
-    walker = HeaderWalker(len(data) if known else None, policy, limits)
+    walker = HeaderWalker(len(data) if known else None, policy, limits, guess)
     try:
         while not isinstance(event := walker.next_event(), EndOfFile):
             if isinstance(event, Hdu):
                 walked.hdus.append(event)
                 continue
+            walked.rounds += 1
             for start, stop in event.spans:
                 assert start < stop, "an empty span cannot help"
                 walked.spans.append((start, stop))
                 walker.receive(start, data[start:stop])
                 if stop > len(data):
-                    assert not known, "asked beyond the end"
+                    assert not known or guess != NOTHING, "asked beyond the end"
                     walker.ends_at(len(data))
         walked.end = event
     except FormatError as fault:

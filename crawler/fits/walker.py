@@ -15,7 +15,7 @@ server, and one walker serves objects read by range, local files and decompresse
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crawler.errors import CorruptError, FormatError, NotFitsError, TruncatedError
 from crawler.fits.layouts import NOTHING, Guess
@@ -107,6 +107,7 @@ class HeaderWalker:
         self._limits = limits
         self._guess = guess
         self._guessed = 0  # of its headers, how many were asked for or passed by
+        self._doubt = False  # the last HDU was not as guessed
         self._ahead = policy.gap  # bytes to read where headers lie close together
         self._bytes = _Pieces()
         self._header_at = 0  # first byte of the header that is looked for
@@ -200,13 +201,32 @@ class HeaderWalker:
         if self._header_bytes > self._limits.file_bytes:
             raise CorruptError(f"more than {self._limits.file_bytes} bytes of headers", self._header_at)
         self._last = hdu
-        if hdu.header_size not in self._guess.lengths[hdu.index : hdu.index + 1]:
-            self._guess = NOTHING  # it is another product: what else is known of that misleads
+        self._compare(hdu)
         if padded(hdu.data_size) > self._policy.gap:
             self._ahead = self._policy.gap
         self._header_at = hdu.end
         self._searched = 0
         return hdu
+
+    def _compare(self, hdu: Hdu) -> None:
+        """Compare an HDU with the guess, and mend the guess.
+
+        An HDU that is longer than guessed, a block of HISTORY or more rows of a table, moves those behind it. So they
+        are asked for where they then would be: first the next one alone, and if that is as guessed, all the others.
+        """
+        guess, index = self._guess, hdu.index
+        if index >= len(guess.lengths):
+            return
+        alike = hdu.header_size == guess.lengths[index]
+        if self._doubt and not alike:
+            self._guess = NOTHING  # it is another product: what is known of that misleads
+            return
+        shift = hdu.end - guess.headers[index + 1].start if index + 1 < len(guess.headers) else 0
+        self._doubt = bool(shift) or not alike
+        if shift:
+            headers = tuple(Span(start + shift, stop + shift) for start, stop in guess.headers)
+            self._guess = replace(guess, headers=headers)
+            self._guessed = index + 1
 
     def _begins_header(self, seen: bytes) -> bool:
         """Tell whether what lies at the header's place is one, as far as its bytes are there."""
@@ -276,7 +296,7 @@ class HeaderWalker:
             return ()
         reads: list[Span] = []
         held = 0
-        for header in headers[at:]:
+        for header in headers[at : at + 1] if self._doubt else headers[at:]:
             if held and held + header.stop - header.start > _GUESSED_BYTES:
                 break
             if reads and header.start - reads[-1].stop <= self._policy.gap:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from crawler.errors import FormatError
 from crawler.fits.compression import Decompressor
-from crawler.fits.units import Hdu
+from crawler.fits.layouts import Guess
 from crawler.fits.policy import ReadPolicy
+from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import EndOfFile, HeaderWalker, Limits
 from crawler.walk import Scope, walk_file
 from tests.fits_files import (
@@ -146,6 +147,96 @@ def test_any_reads_of_any_size_find_the_same(data: bytes, policy: ReadPolicy, kn
     assert all(before[1] <= after[0] for before, after in zip(walked.spans, walked.spans[1:], strict=False))
 
 
+def exactly(hdus: list[Hdu]) -> Guess:
+    """Return the guess that is right for a file of these HDUs."""
+    return Guess(
+        tuple(Span(hdu.header_offset, hdu.data_offset) for hdu in hdus), tuple(hdu.header_size for hdu in hdus)
+    )
+
+
+@st.composite
+def any_spans(draw: st.DrawFn, places: st.SearchStrategy[int]) -> tuple[Span, ...]:
+    """Draw reads that do not overlap, in order; some of them touch."""
+    edges = sorted(draw(st.sets(places, max_size=12)))
+    return tuple(Span(*edge) for edge in pairwise(edges) if draw(st.booleans()))
+
+
+whole_blocks = st.integers(0, 60).map(BLOCK.__mul__)
+header_sizes = st.lists(st.one_of(whole_blocks, st.integers(0, 10**6)), max_size=6).map(tuple)
+guesses = st.one_of(
+    files.map(lambda data: exactly(walk_bytes(data, limits=LIMITS).hdus)),
+    st.builds(Guess, any_spans(whole_blocks), header_sizes),
+    st.builds(Guess, any_spans(st.one_of(whole_blocks, st.integers(0, 10**6), st.integers(0, 2**63))), header_sizes),
+)
+"""Of another file, of whole blocks, and of anything."""
+
+
+@st.composite
+def nearly(draw: st.DrawFn, hdus: list[Hdu]) -> Guess:
+    """Draw a guess that is right for some of the HDUs, in places or in lengths."""
+    right = exactly(hdus)
+    headers = [span for span in right.headers if draw(st.booleans())]
+    lengths = list(right.lengths)
+    if headers and draw(st.booleans()):  # the last one reaches further, or not as far
+        headers[-1] = Span(headers[-1].start, headers[-1].start + draw(st.integers(1, 4 * BLOCK)))
+    if lengths and draw(st.booleans()):
+        lengths[draw(st.integers(0, len(lengths) - 1))] = draw(st.integers(0, 5)) * BLOCK
+    return Guess(tuple(headers), tuple(lengths[: draw(st.integers(0, len(lengths)))]))
+
+
+@settings(deterministic, max_examples=500)
+@given(files, guesses, policies, st.booleans())
+@example(b"", Guess((Span(0, 1),), (BLOCK,)), ReadPolicy(), True)
+@example(image_hdu(), Guess((Span(0, BLOCK), Span(BLOCK, 2 * BLOCK)), (BLOCK, BLOCK)), ReadPolicy(), True)
+def test_any_guess_finds_the_same(data: bytes, guess: Guess, policy: ReadPolicy, known: bool) -> None:
+    walked = walk_bytes(data, known=known, policy=policy, limits=LIMITS, guess=guess)
+    assert walked.outcome == walk_bytes(data, limits=LIMITS).outcome
+
+
+@settings(deterministic, max_examples=500)
+@given(files, policies, st.booleans(), st.data())
+def test_a_guess_that_is_nearly_right_finds_the_same(
+    data: bytes, policy: ReadPolicy, known: bool, choices: st.DataObject
+) -> None:
+    expected = walk_bytes(data, limits=LIMITS)
+    guess = choices.draw(nearly(expected.hdus))
+    walked = walk_bytes(data, known=known, policy=policy, limits=LIMITS, guess=guess)
+    assert walked.outcome == expected.outcome
+
+
+sound = st.builds(
+    lambda first, rest: first + b"".join(rest),
+    st.sampled_from([image_hdu(), image_hdu((100, 50)), groups_hdu((3,), bitpix=16, pcount=1, gcount=9)]),
+    st.lists(
+        st.one_of(
+            st.builds(image_hdu, st.sampled_from([(), (5,), (50, 70), (2880,)]), xtension=st.just("IMAGE")),
+            st.builds(bintable_hdu, st.integers(0, 100), st.integers(0, 50), heap=st.integers(0, 3000)),
+            st.builds(lambda count: image_hdu((7,), *["COMMENT"] * count, xtension="IMAGE"), st.integers(0, 200)),
+        ),
+        max_size=8,
+    ),
+)
+"""Files with nothing wrong, and nothing behind their last HDU."""
+
+
+@settings(deterministic, max_examples=200)
+@given(sound, policies)
+def test_the_right_guess_is_all_that_is_asked_for(data: bytes, policy: ReadPolicy) -> None:
+    expected = walk_bytes(data)
+    assert expected.end == EndOfFile(len(expected.hdus), 0)
+    walked = walk_bytes(data, policy=policy, guess=exactly(expected.hdus))
+    assert walked.outcome == expected.outcome
+    assert walked.rounds == 1
+    # Neighbours are read with what lies between them, where that is no more than the gap; nothing else is.
+    apart = [
+        hdu.header_offset
+        for before, hdu in pairwise(expected.hdus)
+        if hdu.header_offset - before.data_offset > policy.gap
+    ]
+    assert [start for start, _ in walked.spans] == [0, *apart]
+    assert walked.spans[-1][1] == expected.hdus[-1].data_offset
+
+
 @settings(deterministic, max_examples=500)
 @given(files)
 def test_hdus_are_what_the_file_has(data: bytes) -> None:
@@ -254,6 +345,29 @@ def test_every_file_becomes_a_row(data: bytes, policy: ReadPolicy, tells: str) -
     assert result.requests == len(store.asked)
     if result.compression is None:
         assert result.hdus == walk_bytes(data, limits=LIMITS).hdus
+
+
+@settings(deterministic, max_examples=300)
+@given(
+    st.one_of(files, packed(good).map(lambda stream: stream[1]), mutated(packed(good).map(lambda stream: stream[1]))),
+    st.one_of(guesses, st.just(Guess(compressed=True))),
+    policies,
+    st.sampled_from(["all", "size", "nothing"]),
+    st.sampled_from([None, 1, 2]),
+)
+def test_any_guess_gives_the_same_row(
+    data: bytes, guess: Guess, policy: ReadPolicy, tells: str, max_hdus: int | None
+) -> None:
+    scope = Scope(policy, LIMITS, max_hdus)
+    alone, store = BytesStore(data, tells=tells), BytesStore(data, tells=tells)  # type: ignore[arg-type]
+    expected = walk_file(alone, alone.ref(), scope)
+    found = walk_file(store, store.ref(), scope, guess)
+    same = ["error", "compression", "hdus", "pinned"]
+    if max_hdus is None or tells != "nothing":  # else a longer read may happen to tell where the file ends
+        same += ["ref", "status", "trailing_bytes"]
+    assert [getattr(found, name) for name in same] == [getattr(expected, name) for name in same]
+    assert found.requests == len(store.asked)
+    assert found.round_trips <= found.requests
 
 
 @settings(deterministic, max_examples=100)

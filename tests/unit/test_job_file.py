@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from crawler import job_file
 from crawler.errors import UsageError
+from crawler.fits.policy import Costs, ReadPolicy, read_policy
 from crawler.job_file import read_job_file
 
 Read = Callable[[str | bytes], dict[str, Any]]
@@ -35,6 +37,9 @@ def test_example_of_the_docstring(read: Read) -> None:
         "include": ["*_flt.fits"],
         "exclude": [],
         "concurrency": 64,
+        "optimize": "time",
+        "max_hdus": 1,
+        "costs": {"usd_per_gb": 0.02},
         "store": "auto",
         "allow_removals": False,
         "storage_options": {"anon": True},
@@ -92,6 +97,29 @@ def test_what_it_says(read: Read, text: str, told: dict[str, Any]) -> None:
         pytest.param("[crawl]\nexclude = [[]]", 2, "exclude must be a list of strings", id="exclude"),
         pytest.param("[crawl]\nconcurrency = 0", 2, "concurrency must be a whole number, at least 1", id="concurrency"),
         pytest.param("[crawl]\nconcurrency = true", 2, "concurrency must be a whole number", id="concurrency-bool"),
+        pytest.param("[crawl]\noptimize = 'money'", 2, "optimize must be one of requests, bytes, time", id="optimize"),
+        pytest.param("[crawl]\noptimize = ['time']", 2, "optimize must be one of", id="optimize-list"),
+        pytest.param("[crawl]\n\nmax_hdus = 0", 3, "max_hdus must be a whole number, at least 1", id="max_hdus"),
+        pytest.param("[crawl]\nmax_hdus = 1.0", 2, "max_hdus must be a whole number", id="max_hdus-real"),
+        pytest.param("[crawl]\nmax_hdus = true", 2, "max_hdus must be a whole number", id="max_hdus-bool"),
+        pytest.param("max_hdus = 1", 1, "max_hdus belongs into the section [crawl]", id="max_hdus-homeless"),
+        pytest.param("usd_per_gb = 1", 1, "usd_per_gb belongs into the section [costs]", id="cost-homeless"),
+        pytest.param("[costs]\nusd_per_tb = 1", 2, "[costs] has no usd_per_tb; it has usd_per_request,", id="cost"),
+        pytest.param(
+            "[costs]\nin_flight = 1\nusd_per_gb = -0.1", 3, "usd_per_gb must be a number, not neg", id="cost-<0"
+        ),
+        pytest.param("[costs]\nusd_per_gb = nan", 2, "usd_per_gb must be a number, not negative", id="cost-nan"),
+        pytest.param("[costs]\nusd_per_gb = '0.1'", 2, "usd_per_gb must be a number", id="cost-text"),
+        pytest.param("[costs]\nusd_per_gb = true", 2, "usd_per_gb must be a number", id="cost-bool"),
+        pytest.param("[costs]\nusd.per.gb = 1", 2, "[costs] has no usd; it has", id="cost-dotted"),
+        pytest.param("\ncosts = 0.1", 2, "costs must be a section: [costs]", id="costs-are-a-value"),
+        pytest.param(
+            "[costs]\nusd_per_gb = inf",
+            2,
+            "usd_per_gb must be a number",
+            id="cost-infinite",
+            marks=pytest.mark.xfail(reason="is refused later, by Costs, which knows no line"),
+        ),
         pytest.param("[crawl]\nstore = 'tape'", 2, "store must be one of auto, obstore, fsspec", id="store"),
         pytest.param("[crawl]\nstore = []", 2, "store must be one of", id="store-list"),
         pytest.param("[crawl]\nallow_removals = 'no'", 2, "allow_removals must be true or false", id="flag"),
@@ -129,3 +157,26 @@ def test_repeats_no_value(read: Read) -> None:
         with pytest.raises(UsageError) as raised:
             read(text)
         assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize("goal", ["requests", "bytes", "time"])
+def test_goals(read: Read, goal: str) -> None:
+    assert read(f"[crawl]\noptimize = '{goal}'") == {"optimize": goal}
+
+
+def test_every_cost_of_the_policy_can_be_told(read: Read) -> None:
+    costs = {one.name: number + 0.5 for number, one in enumerate(fields(Costs))}
+    text = "".join(f"{name} = {value}\n" for name, value in costs.items())
+    assert read(f"[costs]\n{text}") == {"costs": costs}
+    assert read_policy("bytes", costs) == ReadPolicy.of(Costs(**costs))
+
+
+def test_whole_numbers_are_costs_too(read: Read) -> None:
+    assert read("[costs]\nusd_per_gb = 0\nin_flight = 64\n[crawl]\nmax_hdus = 3") == {
+        "costs": {"usd_per_gb": 0, "in_flight": 64},
+        "max_hdus": 3,
+    }
+
+
+def test_no_costs_at_all(read: Read) -> None:
+    assert read("[costs]") == {}

@@ -16,10 +16,12 @@ import pytest
 
 from crawler import walk as walk_module
 from crawler.errors import AccessDeniedError, CorruptError, StoreUnavailableError
+from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
+from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import Limits
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.walk import FileResult, Scope, hdus_of, walk_file
+from crawler.walk import FileResult, Scope, hdus_of, walk_file, walk_steps
 from tests.fits_files import (
     BLOCK,
     BytesStore,
@@ -52,8 +54,8 @@ def pack_zip(data: bytes) -> bytes:
     return sink.getvalue()
 
 
-def walk(store: BytesStore, **options: Any) -> FileResult:
-    return walk_file(store, store.ref(), Scope(**options))
+def walk(store: BytesStore, guess: Guess = NOTHING, **options: Any) -> FileResult:
+    return walk_file(store, store.ref(), Scope(**options), guess)
 
 
 def summary(result: FileResult) -> tuple[str, str | None, str | None, int, int | None]:
@@ -80,7 +82,7 @@ def test_plain_file(tells: Any) -> None:
     # The first read holds three headers; the fourth lies behind 100 kB of data, and is as long as the one before.
     asked = [(0, 12 * BLOCK), (40 * BLOCK, 41 * BLOCK)]
     if tells == "nothing":  # whether a fifth follows, and if not, that the data of the fourth are whole
-        asked += [(42 * BLOCK, 43 * BLOCK), (42 * BLOCK - 1, 42 * BLOCK)]
+        asked += [(42 * BLOCK, 74 * BLOCK), (42 * BLOCK - 1, 42 * BLOCK)]
     assert store.asked == asked
     assert result.requests == result.round_trips == len(asked)
     assert result.bytes_read == 13 * BLOCK + (tells == "nothing")
@@ -365,3 +367,248 @@ def test_an_iterated_walk_raises_what_walk_file_reports() -> None:
     store = BytesStore(FILE)
     found = [(hdu.index, len(store.asked)) for hdu in hdus_of(store, ref)]
     assert found == [(0, 1), (1, 1), (2, 1), (3, 2)]  # read on demand
+
+
+TIGHT = ReadPolicy(first=BLOCK, header=BLOCK, gap=0)
+"""Reads no more than one header of one block."""
+
+
+class TestFirstHdus:
+    """Walks that stop after so many HDUs."""
+
+    @pytest.mark.parametrize("tells", ["all", "size", "nothing"])
+    @pytest.mark.parametrize("count", [1, 2, 3])
+    def test_of_more_are_partial(self, count: int, tells: Any) -> None:
+        result = walk(BytesStore(FILE, tells=tells), max_hdus=count)
+        assert summary(result) == ("partial", None, None, count, None)
+        assert places(result.hdus) == PLACES[:count]
+
+    @pytest.mark.parametrize("tells", ["all", "size"])
+    @pytest.mark.parametrize("count", [4, 5, 1000])
+    def test_of_no_more_are_the_whole_file(self, count: int, tells: Any) -> None:
+        whole, store = BytesStore(FILE, tells=tells), BytesStore(FILE, tells=tells)
+        assert walk(store, max_hdus=count) == walk(whole)
+        assert store.asked == whole.asked
+
+    @pytest.mark.parametrize("behind", [1, 100, BLOCK, 10 * BLOCK])
+    def test_of_a_file_with_something_behind_them_are_partial(self, behind: int) -> None:
+        # What it is nobody looked at.
+        assert summary(walk(BytesStore(image_hdu() + b"x" * behind), max_hdus=1)) == ("partial", None, None, 1, None)
+
+    @pytest.mark.parametrize("missing", [1, 1000, 100_000, 2 * BLOCK + 100_000 - 1])
+    @pytest.mark.parametrize("tells", ["all", "size"])
+    def test_of_which_the_last_is_cut_are_truncated(self, missing: int, tells: Any) -> None:
+        content = image_hdu() + image_hdu((100_000,), xtension="IMAGE")
+        cut = content[: BLOCK + max(BLOCK + 100_000 - missing, 1)]
+        result = walk(BytesStore(cut, tells=tells), max_hdus=2)
+        assert (result.status, result.trailing_bytes) == ("truncated", None)
+        assert result.error == walk(BytesStore(cut, tells=tells)).error
+
+    def test_before_the_cut_are_partial(self) -> None:
+        assert summary(walk(BytesStore(FILE[:-3000]), max_hdus=3)) == ("partial", None, None, 3, None)
+        assert walk(BytesStore(FILE[:-3000]), max_hdus=4).status == "truncated"
+
+    def test_before_a_fault_are_partial(self) -> None:
+        content = image_hdu() + image_hdu((), "NAXIS   = -1", xtension="IMAGE")
+        assert summary(walk(BytesStore(content), max_hdus=1)) == ("partial", None, None, 1, None)
+        assert walk(BytesStore(content), max_hdus=2).status == "corrupt"
+
+    @pytest.mark.parametrize("content", [b"", b"<html>", b"SIMPLE  ="])
+    def test_of_what_has_none(self, content: bytes) -> None:
+        assert walk(BytesStore(content), max_hdus=1) == walk(BytesStore(content))
+
+    def test_are_all_that_is_read(self) -> None:
+        store = BytesStore(FILE)
+        assert walk(store, policy=TIGHT, max_hdus=1).requests == 1
+        assert store.asked == [(0, BLOCK)]
+        store = BytesStore(FILE)
+        assert walk(store, policy=TIGHT, max_hdus=3).requests == 3
+        assert store.asked == [(0, BLOCK), (BLOCK, 2 * BLOCK), (4 * BLOCK, 5 * BLOCK)]
+
+    @pytest.mark.parametrize("compress", [pack_gzip, bz2.compress], ids=["gzip", "bzip2"])
+    def test_of_a_compressed_file_are_partial(self, compress: Any) -> None:
+        result = walk(BytesStore(compress(FILE)), max_hdus=2)
+        assert (result.status, result.error, places(result.hdus)) == ("partial", None, PLACES[:2])
+        assert result.trailing_bytes is None
+
+    @pytest.mark.parametrize("compress", [pack_gzip, bz2.compress], ids=["gzip", "bzip2"])
+    def test_of_a_compressed_file_with_no_more_are_the_whole_file(self, compress: Any) -> None:
+        assert walk(BytesStore(compress(FILE)), max_hdus=5) == walk(BytesStore(compress(FILE)))
+
+    def test_of_a_compressed_file_that_is_cut_are_truncated(self) -> None:
+        assert walk(BytesStore(pack_gzip(FILE[:200])), max_hdus=1).status == "truncated"
+        assert walk(BytesStore(pack_gzip(FILE)[:60]), max_hdus=1).status == "truncated"
+
+    def test_of_a_compressed_file_need_its_first_bytes_only(self) -> None:
+        """The header is in the first read: however large the file is, there is no second."""
+        content = pack_gzip(image_hdu((len(NOISE),), data=NOISE) + image_hdu((9,), xtension="IMAGE"))
+        store = BytesStore(content)
+        assert walk(store, max_hdus=1).status == "partial"
+        assert store.asked == [(0, 12 * BLOCK)]
+
+    def test_of_a_compressed_file_are_read_up_to_in_reads_that_double(self) -> None:
+        """The second header lies behind 300 kB that cannot be compressed; noise of 6 MB lies behind that."""
+        tail = b"".join(random.Random(seed).randbytes(MiB) for seed in range(6))
+        content = pack_gzip(image_hdu((len(NOISE),), data=NOISE)) + pack_gzip(
+            image_hdu((len(tail),), xtension="IMAGE", data=tail)
+        )
+        store = BytesStore(content)
+        result = walk(store, max_hdus=2)
+        assert (result.status, len(result.hdus)) == ("partial", 2)
+        first = 12 * BLOCK
+        assert store.asked == [(0, first), *((first * 2**n, first * 2 ** (n + 1)) for n in range(4))]
+        assert walk(BytesStore(content)).bytes_read == len(content)
+
+    def test_of_a_compressed_file_reads_that_double_grow_no_further_than_what_can_be_held(self) -> None:
+        noise = b"".join(random.Random(seed).randbytes(MiB) for seed in range(9))
+        store = BytesStore(pack_gzip(image_hdu((len(noise),), data=noise) + image_hdu((1,), xtension="IMAGE")))
+        assert walk(store, max_hdus=2).status in {"ok", "partial"}
+        assert max(stop - start for start, stop in filter(None, store.asked)) == 2 * MiB
+
+    def test_of_a_compressed_file_need_no_more_where_siblings_are_compressed(self) -> None:
+        content = pack_gzip(image_hdu((len(NOISE),), data=NOISE) + image_hdu((9,), xtension="IMAGE"))
+        store = BytesStore(content)
+        assert walk(store, Guess(compressed=True), max_hdus=1).status == "partial"
+        assert store.asked == [(0, 12 * BLOCK)]
+
+    def test_of_a_file_that_is_replaced_are_those_of_the_new_one(self) -> None:
+        result = walk(BytesStore(FILE, becomes={2: OTHER}), policy=TIGHT, max_hdus=2)
+        assert summary(result) == ("ok", None, None, 2, 0)
+        result = walk(BytesStore(OTHER, becomes={2: FILE}), policy=TIGHT, max_hdus=2)
+        assert (result.status, places(result.hdus)) == ("partial", PLACES[:2])
+
+
+def exactly(hdus: list[Hdu]) -> Guess:
+    """Return the guess that is right for a file of these HDUs."""
+    return Guess(
+        tuple(Span(hdu.header_offset, hdu.data_offset) for hdu in hdus), tuple(hdu.header_size for hdu in hdus)
+    )
+
+
+APART = b"".join([image_hdu((50_000,)), *(image_hdu((50_000,), xtension="IMAGE") for _ in range(3))])
+"""Four headers that lie further apart than `TIGHT` would read."""
+RIGHT = exactly(walk(BytesStore(APART)).hdus)
+HEADERS = [(start, stop) for start, stop in RIGHT.headers]
+
+
+class AtOnce(BytesStore):
+    """A store of which one sees which reads were asked for at once."""
+
+    def read(self, ref: ObjectRef, guess: Guess = NOTHING, scope: Scope = Scope(TIGHT)) -> list[list[tuple[int, int]]]:
+        """Walk as a flight does, and return what was asked for, round by round."""
+        rounds = []
+        steps = walk_steps(self, ref, scope, guess)
+        try:
+            reads = next(steps)
+            while True:
+                rounds.append([(span.start, span.stop) for span in reads.spans])
+                reads = steps.send([self.get(reads.ref, span) for span in reads.spans])
+        except StopIteration as end:
+            self.result: FileResult = end.value
+        assert self.result.round_trips == len(rounds)
+        assert self.result.requests == sum(map(len, rounds))
+        return rounds
+
+
+class TestReadsAtOnce:
+    def test_count_as_one_round_trip(self) -> None:
+        store = AtOnce(APART)
+        assert store.read(store.ref(), RIGHT) == [HEADERS]
+        assert summary(store.result) == ("ok", None, None, 4, 0)
+        assert (store.result.requests, store.result.round_trips) == (4, 1)
+        assert store.result.bytes_read == 4 * BLOCK
+
+    def test_are_one_after_the_other_without_a_guess(self) -> None:
+        store = AtOnce(APART)
+        assert store.read(store.ref()) == [[span] for span in HEADERS]
+
+    def test_that_were_too_few_are_followed_by_others(self) -> None:
+        store = AtOnce(APART)
+        assert store.read(store.ref(), Guess(RIGHT.headers[:2], RIGHT.lengths)) == [
+            HEADERS[:2],
+            HEADERS[2:3],
+            HEADERS[3:],
+        ]
+
+    @pytest.mark.parametrize("blocks", [1, -3], ids=["too far", "too near"])
+    def test_that_were_displaced_are_asked_for_where_they_are_once_one_was_found_there(self, blocks: int) -> None:
+        store = AtOnce(APART)
+        wrong = tuple(Span(start + blocks * BLOCK, stop + blocks * BLOCK) for start, stop in RIGHT.headers[1:])
+        guess = Guess((RIGHT.headers[0], *wrong), RIGHT.lengths)
+        assert store.read(store.ref(), guess) == [[HEADERS[0], *wrong], HEADERS[1:2], HEADERS[2:]]
+        assert summary(store.result) == ("ok", None, None, 4, 0)
+
+    def test_that_are_of_another_product_cost_no_more_than_themselves(self) -> None:
+        store = AtOnce(APART)
+        wrong = tuple(Span(3 * start + BLOCK, 3 * start + 4 * BLOCK) for start, _ in RIGHT.headers[1:])
+        guess = Guess((RIGHT.headers[0], *wrong), (BLOCK, *[3 * BLOCK] * 3))
+        first, *rest = store.read(store.ref(), guess)
+        assert first[0] == HEADERS[0]
+        assert [[span[0] for span in one] for one in rest] == [[start] for start, _ in HEADERS[1:]]
+        assert summary(store.result) == ("ok", None, None, 4, 0)
+
+    def test_reach_no_further_than_the_file(self) -> None:
+        store = AtOnce(APART)
+        end = len(APART)
+        beyond = (Span(end - 10, end + 10), Span(end + 10, end + 20), Span(2**62, 2**62 + 1))
+        rounds = store.read(store.ref(), Guess((*RIGHT.headers, *beyond), RIGHT.lengths))
+        assert rounds == [[*HEADERS, (end - 10, end)]]
+        assert summary(store.result) == ("ok", None, None, 4, 0)
+
+    @pytest.mark.parametrize(
+        ("tells", "knows"),
+        [
+            case("no etag", "size", ObjectRef(URL, size=len(APART))),
+            case("nothing", "nothing", ObjectRef(URL)),
+            case("size unknown at first", "all", ObjectRef(URL, etag='"1"')),
+            case("nothing known at first", "all", ObjectRef(URL)),
+        ],
+    )
+    def test_are_of_what_is_pinned_only(self, tells: Any, knows: ObjectRef) -> None:
+        """Two reads at once could else be of two files."""
+        store = AtOnce(APART, tells=tells)
+        rounds = store.read(knows, RIGHT)
+        assert all(len(spans) == 1 for spans in rounds)
+        assert [spans[0] for spans in rounds][:4] == HEADERS
+        assert (store.result.status, len(store.result.hdus)) == ("ok", 4)
+
+    def test_of_a_file_that_is_replaced(self) -> None:
+        """Some answers are of the old file: nothing of them stays, and the guess does no harm to the new one."""
+        store = BytesStore(APART, becomes={3: OTHER})
+        result = walk(store, RIGHT, policy=TIGHT)
+        assert summary(result) == ("ok", None, None, 2, 0)
+        assert b"OTHER" in result.hdus[0].header
+        assert store.asked[:4] == [*HEADERS[:3], None]
+
+    def test_of_which_one_broke_off(self) -> None:
+        result = walk(BytesStore(APART, cut={3: 100}), RIGHT, policy=TIGHT)
+        assert summary(result) == ("unreadable", "the answer broke off after 100 bytes", None, 0, None)
+        assert (result.requests, result.round_trips) == (4, 1)
+
+    def test_with_a_head_in_between(self) -> None:
+        result = walk(BytesStore(APART, becomes={1: APART}), RIGHT, policy=TIGHT)
+        # Refused, HEAD, and again.
+        assert (result.status, len(result.hdus), result.round_trips) == ("ok", 4, 3)
+
+    def test_to_find_a_size_are_round_trips_too(self) -> None:
+        result = walk(BytesStore(FILE, tells="nothing"))
+        assert result.requests == result.round_trips == 4
+
+    @pytest.mark.parametrize("compress", [pack_gzip, bz2.compress], ids=["gzip", "bzip2"])
+    def test_are_one_read_where_siblings_are_compressed(self, compress: Any) -> None:
+        store = AtOnce(compress(FILE))
+        assert len(store.read(store.ref(), Guess(compressed=True), Scope())) == 1
+        assert places(store.result.hdus) == PLACES
+
+    def test_are_one_long_read_of_a_file_that_is_not_compressed_as_its_siblings_are(self) -> None:
+        store = AtOnce(FILE)
+        assert store.read(store.ref(), Guess(compressed=True)) == [[(0, len(FILE))]]
+        assert summary(store.result) == ("ok", None, None, 4, 0)
+
+    def test_of_a_compressed_file_that_was_guessed_to_be_none(self) -> None:
+        store = AtOnce(pack_gzip(APART))
+        expected = walk(BytesStore(pack_gzip(APART)))
+        rounds = store.read(store.ref(), RIGHT)
+        assert rounds[0][0] == (0, min(BLOCK, len(pack_gzip(APART))))
+        assert summary(store.result) == summary(expected)
+        assert store.result.hdus == expected.hdus
