@@ -225,10 +225,9 @@ class _Shared:
 
     def __init__(self) -> None:
         self.users = 0
-        self._layouts = Layouts()
         self._lock = threading.Lock()
         self._stores: dict[str, ObjectStore] = {}
-        self._flights: dict[int, Flight] = {}
+        self._flights: dict[int, tuple[Flight, Layouts]] = {}  # by slots; a file waits for walks of its flight only
 
     def walk(self, job: CrawlJob, refs: list[ObjectRef], stop: Callable[[], bool]) -> Iterator[FileResult]:
         """Walk files of one partition, many at once; yield results in their order."""
@@ -238,32 +237,32 @@ class _Shared:
         slots = job.concurrency or (LOCAL_CONCURRENCY if local else REMOTE_CONCURRENCY)
         with self._lock:
             if slots not in self._flights:
-                self._flights[slots] = Flight(slots)
-            flight = self._flights[slots]
-        return flight.walk(refs, lambda ref: self._begin(job, ref), stop)
+                self._flights[slots] = Flight(slots), Layouts()
+            flight, layouts = self._flights[slots]
+        return flight.walk(refs, lambda ref: self._begin(job, layouts, ref), stop)
 
-    def _begin(self, job: CrawlJob, ref: ObjectRef) -> tuple[ObjectStore, Steps] | None:
+    def _begin(self, job: CrawlJob, layouts: Layouts, ref: ObjectRef) -> tuple[ObjectStore, Steps] | None:
         """Begin the walk of a file, unless it is better begun when more is known of its product."""
         store = self.store(job, ref.url)
         if not job.learn:
             return store, walk_steps(store, ref, job.scope)
         product = product_of(ref.url)
-        if self._layouts.begin(product):
-            return store, self._learning(job, store, ref, product)
+        if layouts.begin(product):
+            return store, self._learning(job, layouts, store, ref, product)
         return None
 
-    def _learning(self, job: CrawlJob, store: ObjectStore, ref: ObjectRef, product: str) -> Steps:
+    def _learning(self, job: CrawlJob, layouts: Layouts, store: ObjectStore, ref: ObjectRef, product: str) -> Steps:
         """Walk a file with what is known of its product, and learn from it."""
         try:
-            guess = self._layouts.guess(product, ref.size)
+            guess = layouts.guess(product, ref.size)
             result = yield from walk_steps(store, ref, job.scope, guess)
             if result.compression is not None:
-                self._layouts.learn_compressed(product)
+                layouts.learn_compressed(product)
             elif result.status in {"ok", "partial"} and result.ref.size is not None:
-                self._layouts.learn(product, result.ref.size, result.hdus)
+                layouts.learn(product, result.ref.size, result.hdus)
             return result
         finally:
-            self._layouts.end(product)
+            layouts.end(product)
 
     def store(self, job: CrawlJob, url: str) -> ObjectStore:
         """Return the store for a url: one a scheme, so that connections are kept between partitions."""
@@ -275,7 +274,7 @@ class _Shared:
 
     def close(self) -> None:
         """Let the threads go."""
-        for flight in self._flights.values():
+        for flight, _ in self._flights.values():
             flight.close()
 
 

@@ -90,6 +90,7 @@ class Flight:
         """Have the threads end, those that read once they have read."""
         with self._lock:
             self._closed = True
+            self._idle = 0
             self._work.notify_all()
 
     def _wake(self, count: int) -> None:
@@ -110,6 +111,7 @@ class Flight:
                     self._idle += 1  # `_wake` takes it off again
                     self._work.wait()
                 if task is None:
+                    self._threads.remove(threading.current_thread())
                     return
             walk, index = task
             self._go_on(walk, index)
@@ -144,7 +146,10 @@ class Flight:
 
     def _land(self, walk: _Walk) -> None:
         walk.crew.landed(walk)
-        if any(crew.held_back for crew in self._crews):  # what waited for a walk to end may begin
+        held_back = [crew for crew in self._crews if crew.held_back]
+        for crew in held_back:
+            crew.held_back = False
+        if held_back:  # what waited for a walk to end may begin
             self._wake(self._slots)
 
 
@@ -183,17 +188,18 @@ class _Crew:
 
     def begin(self) -> _Walk | None:
         """Begin the next walk that may; None where there is none, or no room for what it would bring."""
-        self.held_back = self.starved = False
+        self.starved = False
         if self.todo and self._stop():
             self.todo.clear()
             self.came.notify()
         if not self.todo:
             return None
         # What the caller waits for always has room, or all would wait for ever.
-        self.starved = not self._has_room() and self.todo[0][0] != self._awaited
+        room = self._has_room()
+        self.starved = not room and self.todo[0][0] != self._awaited
         if self.starved:
             return None
-        for place in range(min(_LOOK, len(self.todo))):
+        for place in range(min(_LOOK if room else 1, len(self.todo))):
             index, ref = self.todo[place]
             try:
                 begun = self._begin(ref)

@@ -161,7 +161,7 @@ def _is(value: object, kind: str) -> bool:
         least = 0 if kind == _COUNT else 1
         return isinstance(value, int) and not isinstance(value, bool) and value >= least
     if kind == _AMOUNT:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
     if kind in (_STORE, _GOAL):
         return value in get_args(Adapter if kind == _STORE else Goal)
     return isinstance(value, str)

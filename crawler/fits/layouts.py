@@ -75,7 +75,7 @@ def product_of(url: str) -> str:
     Examples
     --------
     >>> product_of("s3://stpubdata/hst/public/j8pu/j8pu0y010/j8pu0y010_drz.fits")
-    's#://stpubdata/hst/public/#/#/#_drz.fits'
+    '#://stpubdata/hst/public/#/#/#_drz.fits'
     """
     return _WORD.sub("#", url)
 

@@ -46,7 +46,7 @@ class Costs:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if not 0 <= value < float("inf"):
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise UsageError(f"{one.name} must be a number that is not negative, not {value}")
         if not (self.mb_per_second and self.in_flight):
             raise UsageError("mb_per_second and in_flight cannot be 0")
@@ -57,7 +57,7 @@ class Costs:
         slot = self.usd_per_hour / 3600 / self.in_flight  # one request under way for a second
         request = self.usd_per_request + slot * self.first_byte_seconds
         byte = self.usd_per_gb / 1e9 + slot * self.in_flight / (self.mb_per_second * 1e6)
-        return min(int(request / byte), _LONGEST) if byte else _LONGEST
+        return int(min(_LONGEST, request / byte)) if byte else _LONGEST
 
 
 _LONGEST = 2**24  # bytes: what is read at once is held

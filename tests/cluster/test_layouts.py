@@ -322,7 +322,6 @@ class TestSavings:
         assert crawl._runs == {}
 
 
-@pytest.mark.xfail(reason="a product that is scouted by one flight holds back another, which nobody wakes")
 def test_partitions_of_two_flights_wait_for_a_product_of_both(
     tmp_path: Path, folder: Path, server: RangeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

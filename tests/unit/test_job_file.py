@@ -118,7 +118,6 @@ def test_what_it_says(read: Read, text: str, told: dict[str, Any]) -> None:
             2,
             "usd_per_gb must be a number",
             id="cost-infinite",
-            marks=pytest.mark.xfail(reason="is refused later, by Costs, which knows no line"),
         ),
         pytest.param("[crawl]\nstore = 'tape'", 2, "store must be one of auto, obstore, fsspec", id="store"),
         pytest.param("[crawl]\nstore = []", 2, "store must be one of", id="store-list"),

@@ -294,7 +294,11 @@ class TestMemory:
         for number in range(20):
             layouts.learn("p", SIZE, A)
             layouts.learn("p", SIZE + 1 + number, headers(1 + number))
-        assert layouts.guess("p", SIZE).lengths == lengths(A)
+            layouts.learn("p", 2 * SIZE + number, headers(1 + number))
+        # Six others came since, and eight before: of all that, the last eight are there.
+        for number in range(3):
+            layouts.learn("p", 3 * SIZE + number, headers(1 + number))
+        assert layouts.guess("p", SIZE) == Guess(spans(A), lengths(A))
 
     def test_headers_of_a_file_are_bounded(self, layouts: Layouts) -> None:
         many = headers(*[1] * 5000)

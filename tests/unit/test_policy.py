@@ -74,7 +74,6 @@ class TestGap:
     def test_of_requests_for_nothing_is_nothing(self) -> None:
         assert Costs(usd_per_request=0.0, first_byte_seconds=0.0).gap == 0
 
-    @pytest.mark.xfail(reason="int(inf): the quotient is cut after it was made an integer", raises=OverflowError)
     def test_of_figures_whose_quotient_is_beyond_floats(self) -> None:
         assert Costs(usd_per_request=1e300).gap == LONGEST
 
@@ -106,7 +105,6 @@ class TestFault:
     def test_any_other_figure_can_be_0(self, goal: Goal, name: str) -> None:
         assert read_policy(goal, {name: 0.0}).first > 0
 
-    @pytest.mark.xfail(reason="a TypeError of the comparison escapes", raises=TypeError)
     @pytest.mark.parametrize("value", ["0.02", None, [1.0]])
     def test_a_figure_that_is_no_number_is_named(self, value: object) -> None:
         assert said({"usd_per_gb": value}).startswith("usd_per_gb must be a number")

@@ -572,6 +572,25 @@ class TestReadsAtOnce:
         assert [spans[0] for spans in rounds][:4] == HEADERS
         assert (store.result.status, len(store.result.hdus)) == ("ok", 4)
 
+    def test_are_of_what_is_pinned_only_in_the_middle_too(self) -> None:
+        """The headers from the third on are asked for at once where the second was found displaced, were it pinned."""
+        displaced = tuple(Span(start + BLOCK, stop + BLOCK) for start, stop in RIGHT.headers[1:])
+        store = AtOnce(APART, tells="size")
+        assert store.read(store.ref(), Guess((RIGHT.headers[0], *displaced), RIGHT.lengths)) == [
+            [span] for span in HEADERS
+        ]
+
+    def test_are_as_long_as_siblings_have_their_headers(self) -> None:
+        content = image_hdu((50_000,)) + image_hdu((50_000,), *["COMMENT"] * 100, xtension="IMAGE")
+        lengths = exactly(walk(BytesStore(content)).hdus).lengths
+        store = AtOnce(content)
+        assert len(store.read(store.ref(), Guess((), lengths))) == 2
+
+    def test_are_as_long_as_ever_once_two_were_not_as_siblings_have_them(self) -> None:
+        guessed, alone = AtOnce(APART), AtOnce(APART)
+        rounds = guessed.read(guessed.ref(), Guess((), (2 * BLOCK, *[5 * BLOCK] * 3)))
+        assert rounds[2:] == alone.read(alone.ref())[2:] == [[span] for span in HEADERS[2:]]
+
     def test_of_a_file_that_is_replaced(self) -> None:
         """Some answers are of the old file: nothing of them stays, and the guess does no harm to the new one."""
         store = BytesStore(APART, becomes={3: OTHER})

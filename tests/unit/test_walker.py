@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from crawler.errors import CorruptError, FormatError, NotFitsError, TruncatedError
-from crawler.fits.units import Hdu
 from crawler.fits.policy import ReadPolicy
-from crawler.fits.units import Span
+from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import EndOfFile, HeaderWalker, Limits, NeedBytes
 from tests.fits_files import (
     BLOCK,

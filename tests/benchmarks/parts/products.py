@@ -48,8 +48,8 @@ def run(folder: Path, counts: Counts, gap: int | None = None) -> Section:
     rows.append(_together([row for row in rows if row[_CLUSTERS] is not None and "differ" not in str(row[0])]))
     text = f"""
 Numbers are of one file, the mean of all. Headers with at most {gap / 1e3:,.0f} kB between them are a cluster: one
-request for each is the floor of a reader that knows where they are. Round trips are the times that a walk waited, requests
-made at once being one. Of a product, 2 % of the files differ in layout, and HST's come in programmes of three
+request for each is the floor of a reader that knows where they are. Round trips are the times that a walk waited,
+requests made at once being one. Of a product, 2 % of the files differ in layout, and HST's come in programmes of three
 layouts; DECam's as they are archived differ all, since tile compression gives each data unit its own length. Of gzip,
 everything up to the last header must be read. The last row is of all files of products whose siblings are alike.
 
