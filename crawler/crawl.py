@@ -127,10 +127,12 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
             walked.add(result.ref.url)
             header_bytes += sum(len(hdu.header) for hdu in result.hdus)
             if header_bytes >= job.batch_bytes:
-                _write(job, batch, receipt)
+                with shared.writing:
+                    _write(job, batch, receipt)
                 header_bytes = 0
             del result  # or the next one is waited for with this one in memory
-        _write(job, batch, receipt)
+        with shared.writing:
+            _write(job, batch, receipt)
     if len(walked) < len(refs):
         receipt.complete = False
         receipt.replaced = [url for url in receipt.replaced if url in walked]
@@ -221,10 +223,13 @@ class _Shared:
     ----------
     users : int
         Partitions that are being crawled.
+    writing : threading.Lock
+        Held while rows are made and written, which takes several times the memory of the headers.
     """
 
     def __init__(self) -> None:
         self.users = 0
+        self.writing = threading.Lock()
         self._lock = threading.Lock()
         self._stores: dict[str, ObjectStore] = {}
         self._flights: dict[int, tuple[Flight, Layouts]] = {}  # by slots; a file waits for walks of its flight only

@@ -83,7 +83,6 @@ class Flight:
                     yield outcome
         finally:
             with self._lock:
-                crew.todo.clear()
                 self._crews.remove(crew)
 
     def close(self) -> None:

@@ -62,6 +62,10 @@ class InProcess:
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """See `Executor`."""
         given_up = threading.Event()
+
+        def enough() -> bool:
+            return stop.is_set() or given_up.is_set()
+
         failure: BaseException | None = None  # raised once what is under way is collected
         running: set[Future[Receipt]] = set()
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="partition") as pool:
@@ -75,8 +79,7 @@ class InProcess:
                             break
                         if partition is None:
                             break
-                        either = lambda: stop.is_set() or given_up.is_set()  # noqa: E731
-                        running.add(pool.submit(crawl_partition, job, partition, either))
+                        running.add(pool.submit(crawl_partition, job, partition, enough))
                     if not running:
                         break
                     done, running = wait(running, return_when=FIRST_COMPLETED)
