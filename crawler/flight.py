@@ -20,7 +20,7 @@ Steps: TypeAlias = Generator[Reads, Answers, FileResult]
 _AHEAD = 4096
 """Results that wait for whoever asked for them."""
 
-_HELD_BYTES = 16 * 2**20
+_HELD_BYTES = 8 * 2**20
 """Header bytes of results that wait."""
 
 _LOOK = 64

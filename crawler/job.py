@@ -65,7 +65,7 @@ class CrawlJob:
     allow_removals: bool = False
     crawl: str = field(default_factory=new_crawl_id)
     known: int | None = None
-    batch_bytes: int = 32 * 2**20
+    batch_bytes: int = 16 * 2**20
     scope: Scope = Scope()
     learn: bool = True
 

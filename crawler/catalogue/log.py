@@ -265,6 +265,9 @@ def first_line(error: Exception) -> str:
     """Return what an error of a library below says, on one line of bearable length."""
     if answer := _S3_ERROR.search(str(error)):
         return one_line(": ".join(filter(None, answer.groups())), limit=300)  # Ceph has codes without a message
+    if answer := getattr(error.__cause__, "response", None):  # of botocore, kept by s3fs
+        told = answer.get("Error", {})
+        return one_line(": ".join(filter(None, (told.get("Code"), told.get("Message")))), limit=300)
     lines = (" ".join(line.split()) for line in str(error).splitlines())
     # Below the first, delta-rs prints its own stack.
     return one_line(next(filter(None, lines), type(error).__name__), limit=300)

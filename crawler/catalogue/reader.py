@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -126,6 +125,8 @@ class Catalogue:
         QueryError
             It cannot be run; one line that says why.
         """
+        import duckdb  # noqa: PLC0415 - 14 MB that a worker need not hold
+
         with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
             for name in TABLES:
                 connection.register(name, getattr(self, name))

@@ -29,7 +29,7 @@ _WRONG_REGION = "bucket is in another region, which could not be found out: set 
 _MOVED = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 _BUSY = ("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "ServiceUnavailable")
 _EXPIRED = "AWS credentials have expired: get new ones"
-_UNKNOWN_KEY = "access key id is not known to this store"
+_UNKNOWN_KEY = "access key id is not known to this store: check it, or the profile and --endpoint-url"
 
 
 def _archived(url: str, said: str) -> StoreError:
@@ -37,13 +37,13 @@ def _archived(url: str, said: str) -> StoreError:
 
 
 _MEANINGS: Mapping[str, tuple[Callable[[str, str], StoreError], str]] = {
-    "NoSuchBucket": (missing, "no such bucket"),
+    "NoSuchBucket": (missing, "no such bucket: check its name and --endpoint-url"),
     "NoSuchKey": (missing, "no such object"),
     "NoSuchVersion": (missing, "no such object"),
     "MethodNotAllowed": (missing, "object was deleted"),  # what a delete marker answers
     "InvalidAccessKeyId": (denied, _UNKNOWN_KEY),
     "InvalidClientTokenId": (denied, _UNKNOWN_KEY),
-    "SignatureDoesNotMatch": (denied, "secret access key is wrong"),
+    "SignatureDoesNotMatch": (denied, "secret access key is wrong: check it, or the profile"),
     "ExpiredToken": (denied, _EXPIRED),
     "ExpiredTokenException": (denied, _EXPIRED),
     "TokenRefreshRequired": (denied, _EXPIRED),
@@ -145,11 +145,18 @@ def from_botocore(url: str, error: Exception, asked: Asked) -> StoreError:
             return from_client_error(url, one)
     if isinstance(error, OSError) and not isinstance(error, bc.BotoCoreError):
         return from_os_error(url, error)
-    badly_named = isinstance(error, bc.ParamValidationError)
     meaning = unavailable if isinstance(error, bc.HTTPClientError) else failed
-    return meaning(
-        url, "is not a name that S3 knows" if badly_named else f"cannot be asked for ({type(error).__name__})"
-    )
+    return meaning(url, _of_settings(error) or f"cannot be asked for ({type(error).__name__})")
+
+
+def _of_settings(error: Exception) -> str | None:
+    if isinstance(error, bc.ParamValidationError):
+        return "is not a name that S3 knows"
+    if isinstance(error, bc.InvalidRegionError):
+        return "no region has this name: check --region or AWS_REGION"
+    if isinstance(error, ValueError) and "Invalid endpoint" in str(error):
+        return "endpoint is no URL: --endpoint-url begins with http:// or https://"
+    return None
 
 
 def _of_credentials(error: Exception) -> str | None:

@@ -24,10 +24,22 @@ from botocore.loaders import Loader, create_loader
 from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 
+from crawler.errors import StoreUnavailableError
 from crawler.stores.base import LISTING_SCHEMA, ByteRange, Fetched, ObjectRef
-from crawler.stores.failures import changed, check_same, denied, failed, fetched, is_weak, missing, range_ignored
+from crawler.stores.failures import (
+    changed,
+    check_same,
+    denied,
+    failed,
+    fetched,
+    is_weak,
+    missing,
+    range_ignored,
+    unavailable,
+)
 from crawler.stores.s3_errors import NO_CREDENTIALS, Asked, from_botocore
 from crawler.stores.s3_options import OF_SESSION, S3Options
+from crawler.stores.urls import printable
 from crawler.stores.web import CONNECT_SECONDS, hang_up
 
 STALL_SECONDS = 5.0
@@ -215,6 +227,7 @@ class S3Session:
         return made
 
     def _call(self, url: str, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._open(url)  # here, where what goes wrong is of the url that was asked for
         try:
             return self._ask(operation, asked)
         except CAUGHT as error:
@@ -238,7 +251,11 @@ class S3Session:
         return _on(loop, ask)
 
     def _mapped(self, url: str, error: Exception, *, listing: bool = False) -> Exception:
-        return from_botocore(url, error, Asked(self._options.anon, self._options.requester_pays, listing))
+        mapped = from_botocore(url, error, Asked(self._options.anon, self._options.requester_pays, listing))
+        if self._opened is None or _answer(error) is not None or not isinstance(mapped, StoreUnavailableError):
+            return mapped
+        endpoint = printable(str(self._opened[2].meta.endpoint_url))
+        return unavailable(mapped.url, f"{mapped.reason} ({endpoint}): check --endpoint-url and the network")
 
     def _open(self, url: str) -> tuple[asyncio.AbstractEventLoop, Any, Any]:
         with self._lock:
@@ -265,6 +282,7 @@ class S3Session:
         filesystem = S3FileSystem(**given, asynchronous=True, loop=loop, skip_instance_cache=True)
         filesystem.retries = 1  # botocore tries again: not each of its tries five times more
         client = fsspec.asyn.sync(loop, filesystem.set_session)
+        client.meta.events.register("before-call.s3.HeadBucket", _not_redirected)
         weakref.finalize(self, hang_up, loop, client)
         return loop, filesystem, client
 
@@ -276,6 +294,14 @@ class S3Session:
         if "loader" not in self._options.s3fs:
             session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
         return session
+
+
+def _not_redirected(context: dict[str, Any], **_: object) -> None:
+    """Keep botocore from asking where a bucket is because it asked where the bucket is, without end.
+
+    Its redirector asks with HeadBucket, and where that is redirected too and no region is told, calls itself again.
+    """
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 @cache

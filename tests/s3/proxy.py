@@ -6,14 +6,11 @@ receives requests for hosts that no name server knows.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 
-from tests.servers import Request
+from tests.servers import Answer, Handler, Request, Server
 
 _OF_CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding"})
 
@@ -25,6 +22,8 @@ class Proxy:
     ----------
     requests : list[Request]
         In the order they came; ``path`` as it was sent, ``host`` among the headers.
+    answered : list[Answer]
+        What they were answered with, each noted before it is sent.
     answers : list[tuple[int, dict[str, str], bytes]]
         Status, headers and body to answer the next requests with, in place of what upstream would say.
     """
@@ -32,23 +31,19 @@ class Proxy:
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream.removeprefix("http://")
         self.requests: list[Request] = []
+        self.answered: list[Answer] = []
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
 
     def __enter__(self) -> Self:
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.owner = self
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        self._server = Server(self, _Handler).__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.__exit__()
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self._server.origin
 
     @property
     def sent(self) -> list[tuple[str, str | None, bool]]:
@@ -56,52 +51,42 @@ class Proxy:
         return [(one.method, one.range, one.if_match is not None) for one in self.requests]
 
 
-class _Server(ThreadingHTTPServer):
-    owner: Proxy
+class _Handler(Handler):
+    """Has one connection to the server for each that a client has to the proxy."""
 
+    def setup(self) -> None:
+        super().setup()
+        self._upstream = http.client.HTTPConnection(self.server.owner.upstream, timeout=30)
 
-class _Handler(BaseHTTPRequestHandler):
-    # A connection a request: no thread is left waiting for the next one when the server stops.
-    protocol_version = "HTTP/1.0"
-    server: _Server
+    def finish(self) -> None:
+        self._upstream.close()
+        super().finish()
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
+    def answer(self) -> None:
         owner = self.server.owner
-        owner.requests.append(Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
         if owner.answers:
-            self._send(*owner.answers.pop(0))
+            self._pass_on(*owner.answers.pop(0))
             return
         target = self.path
         if target.startswith("http://"):  # as proxies are asked
             parts = urlsplit(target)
             target = parts.path + ("?" + parts.query if parts.query else "")
-        upstream = http.client.HTTPConnection(owner.upstream, timeout=30)
         try:
-            upstream.putrequest(self.command, target, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in _OF_CONNECTION:
-                    upstream.putheader(name, value)
-            upstream.endheaders()
-            answer = upstream.getresponse()
-            body = answer.read()
-            self._send(answer.status, dict(answer.getheaders()), body)
-        finally:
-            upstream.close()
+            answer = self._ask(target)
+        except ConnectionError:  # kept alive for longer than the server does
+            self._upstream.close()
+            answer = self._ask(target)
+        self._pass_on(answer.status, dict(answer.getheaders()), answer.read())
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
+    def _ask(self, target: str) -> http.client.HTTPResponse:
+        self._upstream.putrequest(self.command, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in _OF_CONNECTION:
+                self._upstream.putheader(name, value)
+        self._upstream.endheaders()
+        return self._upstream.getresponse()
 
-    def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response_only(status)
-        for name, value in headers.items():
-            if name.lower() not in _OF_CONNECTION | {"content-length"}:
-                self.send_header(name, value)
-        length = next((v for k, v in headers.items() if k.lower() == "content-length"), None)
-        self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            with contextlib.suppress(ConnectionError):  # clients may hang up
-                self.wfile.write(body)
+    def _pass_on(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        told = {name: value for name, value in headers.items() if name.lower() not in _OF_CONNECTION}
+        length = next((told.pop(name) for name in list(told) if name.lower() == "content-length"), None)
+        self.send(status, body, told, int(length) if self.command == "HEAD" and length else None)

@@ -196,7 +196,11 @@ class TestWrongUsage:
             pytest.param(("index",), "there is nothing to index: name ROOTS", id="no-roots"),
             pytest.param(("index", "a"), "where is the catalogue to be? Give --catalogue", id="no-catalogue"),
             pytest.param(("index", "a", "-c", ""), "where is the catalogue to be?", id="empty-catalogue"),
-            pytest.param(("index", "", "-c", "b"), "an empty string is neither a path nor a URL", id="empty-root"),
+            pytest.param(
+                ("index", "", "-c", "b", "--workers", "0"),
+                "an empty string is neither a path nor a URL",
+                id="empty-root",
+            ),
             pytest.param(("index", "a", "-c", "b", "--workers", "-1"), "'--workers'", id="workers"),
             pytest.param(("index", "a", "-c", "b", "--workers", "many"), "'--workers'", id="workers-text"),
             pytest.param(("index", "a", "-c", "b", "--concurrency", "0"), "'--concurrency'", id="concurrency"),
@@ -207,9 +211,13 @@ class TestWrongUsage:
                 id="cluster",
             ),
             pytest.param(("index", "tape://a", "-c", "b"), "no store reads tape:// URLs", id="scheme"),
-            pytest.param(("index", ".", "-c", "b", "--anon"), "local files take no storage options: anon", id="option"),
             pytest.param(
-                ("index", "s3://b/", "-c", "b", "--storage-option", "colour=red"),
+                ("index", ".", "-c", "b", "--workers", "0", "--anon"),
+                "local files take no storage options: anon",
+                id="option",
+            ),
+            pytest.param(
+                ("index", "s3://b/", "-c", "b", "--workers", "0", "--storage-option", "colour=red"),
                 "s3 has no storage option colour",
                 id="s3-option",
             ),
