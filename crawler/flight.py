@@ -299,4 +299,4 @@ class _Walk:
 
 
 def _header_bytes(outcome: FileResult | BaseException) -> int:
-    return sum(len(hdu.header) for hdu in outcome.hdus) if isinstance(outcome, FileResult) else 0
+    return outcome.header_bytes if isinstance(outcome, FileResult) else 0

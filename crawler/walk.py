@@ -98,6 +98,11 @@ class FileResult:
     bytes_read: int = 0
     round_trips: int = 0
 
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of all headers that are held."""
+        return sum(len(hdu.header) for hdu in self.hdus)
+
 
 class FileWalk:
     """The walk of one file.

@@ -259,9 +259,7 @@ def _structural_cards(names: bytes) -> tuple[int, ...]:
     count = len(names) // _NAME
     cards = {names[card::count]: card for card in range(count)}
     if b"NAXIS   =" not in cards:
-        cards = {}
-        for card in range(count):
-            cards[names[card::count].upper()] = card
+        cards = {names[card::count].upper(): card for card in range(count)}  # anew, so that the last still counts
     return tuple(CARD * card for name, card in cards.items() if _STRUCTURAL.fullmatch(name))
 
 

@@ -262,14 +262,14 @@ class HeaderWalker:
         if spans := self._next_guessed(start):
             return NeedBytes(spans)
         policy = self._policy
-        length = self._expected() - have
+        length = self._choose_length() - have
         if have and length <= 0:  # it is longer than expected
             length = min(max(policy.header, have), policy.longest)
         stop = start + max(length, CARD)
         return NeedBytes((Span(start, stop if self._size is None else min(stop, self._size)),))
 
-    def _expected(self) -> int:
-        """Return how many bytes to read for the header that is looked for."""
+    def _choose_length(self) -> int:
+        """Return how many bytes to read for the header that is looked for: more each time where they lie close."""
         lengths, last, policy = self._guess.lengths, self._last, self._policy
         if self._index < len(lengths):
             return lengths[self._index]

@@ -54,12 +54,6 @@ class Measured:
         assert self.traffic is not None
         return self.traffic.body_bytes / max(1, self.result.files)
 
-    @property
-    def round_trips(self) -> float:
-        """Requests a file that had to wait for one another; exact only where the server takes its time."""
-        assert self.traffic is not None
-        return sum(self.traffic.round_trips.values()) / max(1, self.result.files)
-
 
 class Bench:
     """A folder of buckets, and the servers over it."""

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ load_module {module};
 daemon off; master_process off; pid {run}/pid; error_log {run}/error.log warn;
 events {{ worker_connections 4096; multi_accept on; }}
 http {{
-  log_format count '$msec $request_time $request_method $status $body_bytes_sent $request_uri';
+  log_format count '$request_method $status $body_bytes_sent $request_uri';
   access_log {run}/access.log count buffer=256k flush=50ms;
   sendfile on; tcp_nodelay on; keepalive_requests 10000000; keepalive_timeout 300s; max_ranges 1;
   client_body_temp_path {run}/body; proxy_temp_path {run}/proxy; fastcgi_temp_path {run}/fastcgi;
@@ -85,15 +85,12 @@ class Traffic:
     failed : Counter
         Answers of 400 and more, by status.
     body_bytes : int
-    round_trips : dict of str to int
-        By object: the longest chain of requests of which each began after the one before had ended.
     """
 
     requests: int
     kinds: Counter[str]
     failed: Counter[str]
     body_bytes: int
-    round_trips: dict[str, int]
 
 
 class Nginx:
@@ -148,28 +145,13 @@ def _traffic(lines: list[str]) -> Traffic:
     kinds: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     body_bytes = 0
-    spans: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for line in lines:
-        stop, lasted, method, status, body, uri = line.split(" ", 5)
-        path, _, query = uri.partition("?")
-        is_list = "list-type=2" in query
-        kinds["LIST" if is_list else method] += 1
+        method, status, body, uri = line.split(" ", 3)
+        kinds["LIST" if "list-type=2" in uri.partition("?")[2] else method] += 1
         body_bytes += int(body)
         if int(status) >= 400:
             failed[status] += 1
-        if not is_list:
-            spans[path].append((float(stop), float(stop) - float(lasted)))
-    trips = {path: _chain(sorted(found)) for path, found in spans.items()}
-    return Traffic(kinds.total(), kinds, failed, body_bytes, trips)
-
-
-def _chain(spans: list[tuple[float, float]]) -> int:
-    """Return how many spans, given as end and begin and sorted, can follow each other."""
-    length, free = 0, 0.0
-    for stop, start in spans:
-        if start >= free:
-            length, free = length + 1, stop
-    return length
+    return Traffic(kinds.total(), kinds, failed, body_bytes)
 
 
 @contextmanager

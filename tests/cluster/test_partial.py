@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from crawler import api
 from crawler.catalogue.reader import Catalogue
-from crawler.cli import main
 from crawler.cluster import local_client
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs
 from crawler.report import Report
 from tests.fits_files import bintable_hdu, entry, image_hdu
 from tests.tables import same_tables
+from tests.unit.test_cli import Ended, Run, commands
 
 BIG = 200_000
 """Bytes of data units that nobody would read to find a header behind them."""
@@ -232,39 +230,17 @@ class TestArguments:
             same_tables(Catalogue(str(tmp_path / name)), Catalogue(str(tmp_path / "requests")))
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def fault(self) -> str:
-        """The one line that says what went wrong."""
-        assert (self.code, self.out) == (2, "")
-        assert self.err.count("\n") == 1, self.err
-        assert self.err.startswith("crawler: ")
-        return self.err.removeprefix("crawler: ").rstrip("\n")
-
-
-Run = Callable[..., Ended]
-
-
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Return what runs ``crawler index`` in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
+    run = commands(monkeypatch, capsys, tmp_path)
+    return lambda *args: run("index", *args)
 
-    def run(*args: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["crawler", "index", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, *capsys.readouterr())
 
-    return run
+def refused(ended: Ended) -> str:
+    """Return the one line of a command that was used wrongly."""
+    assert (ended.code, ended.out) == (2, "")
+    return ended.fault
 
 
 @pytest.fixture
@@ -350,7 +326,7 @@ class TestCommandLine:
     def test_says_in_one_line_what_is_wrong(
         self, command: Run, folder: Path, flags: tuple[object, ...], said: str
     ) -> None:
-        assert said in command(folder, "-c", "made", "--workers", 0, *flags).fault
+        assert said in refused(command(folder, "-c", "made", "--workers", 0, *flags))
         assert not Path("made").exists()
 
 
@@ -410,5 +386,5 @@ workers = 0
     )
     def test_that_is_wrong_names_the_line(self, command: Run, old: str, new: str, said: str) -> None:
         Path("job.toml").write_text(self.JOB.replace(old, new))
-        assert said in command("--job", "job.toml").fault
+        assert said in refused(command("--job", "job.toml"))
         assert not Path("c").exists()
