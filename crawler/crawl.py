@@ -40,6 +40,8 @@ LOCAL_CONCURRENCY = 4
 REMOTE_CONCURRENCY = 32
 """Requests under way at once where every read waits for a network."""
 
+_COMPRESSED = (".gz", ".bz2")  # a hint: what a file is, its content tells
+
 
 @dataclass(slots=True)
 class Receipt:
@@ -125,7 +127,7 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
         for result in shared.walk(job, refs, stop):
             batch.append(result)
             walked.add(result.ref.url)
-            header_bytes += sum(len(hdu.header) for hdu in result.hdus)
+            header_bytes += result.header_bytes
             if header_bytes >= job.batch_bytes:
                 with shared.writing:
                     _write(job, batch, receipt)
@@ -252,7 +254,8 @@ class _Shared:
         if not job.learn:
             return store, walk_steps(store, ref, job.scope)
         product = product_of(ref.url)
-        if layouts.begin(product):
+        # What is compressed has no places to be learned, and its first walk may take long: nothing waits for that.
+        if layouts.begin(product) or ref.url.lower().endswith(_COMPRESSED):
             return store, self._learning(job, layouts, store, ref, product)
         return None
 

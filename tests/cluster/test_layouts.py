@@ -26,6 +26,7 @@ from crawler.flight import Flight
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl, Executor, InProcess
+from crawler.stores import ObjectRef
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.walk import Scope, walk_file
 from tests.fits_files import BLOCK, BytesStore, bintable_hdu, entry, groups_hdu, image_hdu, walk_bytes
@@ -378,3 +379,16 @@ def test_partitions_of_two_flights_wait_for_a_product_of_both(
 def of(*urls: str) -> pa.Table:
     """Return a listing that tells urls alone."""
     return pa.Table.from_pylist([{"url": url} for url in urls], schema=LISTING_SCHEMA)
+
+
+def test_compressed_files_do_not_wait_for_the_first_of_their_product() -> None:
+    """It has no layout to wait for, and its walk reads all of it."""
+    job = CrawlJob(roots=(), catalogue="")
+    shared, layouts = crawl._Shared(), Layouts()
+
+    def begun(suffix: str) -> list[bool]:
+        refs = [ObjectRef(f"file:///night/exp{number}.fits{suffix}") for number in range(3)]
+        return [shared._begin(job, layouts, ref) is not None for ref in refs]
+
+    assert begun("") == [True, False, False]
+    assert begun(".gz") == begun(".BZ2") == [True, True, True]
