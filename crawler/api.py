@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from crawler.errors import UsageError
+from crawler.executors import InProcess
 from crawler.fits.policy import Goal, read_policy
 from crawler.job import CrawlJob
 from crawler.report import Report
-from crawler.run import Crawl, InProcess
+from crawler.run import Crawl
 from crawler.stores import Adapter
 from crawler.walk import Scope
 

@@ -24,7 +24,7 @@ from crawler.catalogue.log import first_line
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.rows import tables_of
 from crawler.catalogue.schema import FINAL_STATUSES
-from crawler.errors import CatalogueError
+from crawler.errors import CatalogueError, CrawlerError
 from crawler.fits.layouts import Layouts, product_of
 from crawler.fits.walker import WALKER_VERSION
 from crawler.flight import Flight, Steps
@@ -61,6 +61,12 @@ class Receipt:
         Files that the catalogue holds unchanged.
     replaced : list of str
         Urls among the fragments of which the catalogue holds older rows.
+    retries : Counter
+        Requests that were made again, by what was wrong with the one before.
+    lost : int
+        Times that the partition was lost with worker after worker.
+    failure : CrawlerError or None
+        What ended it, and should end the run: the store is down, say. What was walked by then is written.
     first_error : str or None
         Of the first file that was unreadable, for a message.
     complete : bool
@@ -76,6 +82,9 @@ class Receipt:
     round_trips: int = 0
     skipped: int = 0
     replaced: list[str] = field(default_factory=list)
+    retries: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    failure: CrawlerError | None = None
     first_error: str | None = None
     complete: bool = True
 
@@ -138,6 +147,30 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
     if len(walked) < len(refs):
         receipt.complete = False
         receipt.replaced = [url for url in receipt.replaced if url in walked]
+    return receipt
+
+
+def crashed_file(job: CrawlJob, partition: pa.Table, reason: str) -> Receipt:
+    """Write the row of a file whose walk ends the processes that try it.
+
+    Parameters
+    ----------
+    job : CrawlJob
+    partition : pyarrow.Table
+        Of one row.
+    reason : str
+        One line.
+
+    Raises
+    ------
+    CatalogueError
+        It cannot be written.
+    """
+    receipt = Receipt()
+    (ref,) = (ObjectRef(**row) for row in partition.to_pylist())
+    if _known(job, partition):
+        receipt.replaced.append(ref.url)
+    _write(job, [FileResult(ref, "crashed", reason)], receipt)
     return receipt
 
 
@@ -231,6 +264,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.users = 0
+        self.rate: float | None = None
         self.writing = threading.Lock()
         self._lock = threading.Lock()
         self._stores: dict[str, ObjectStore] = {}
@@ -252,11 +286,11 @@ class _Shared:
         """Begin the walk of a file, unless it is better begun when more is known of its product."""
         store = self.store(job, ref.url)
         if not job.learn:
-            return store, walk_steps(store, ref, job.scope)
+            return store, _guarded(ref, walk_steps(store, ref, job.scope))
         product = product_of(ref.url)
         # What is compressed has no places to be learned, and its first walk may take long: nothing waits for that.
         if layouts.begin(product) or ref.url.lower().endswith(_COMPRESSED):
-            return store, self._learning(job, layouts, store, ref, product)
+            return store, _guarded(ref, self._learning(job, layouts, store, ref, product))
         return None
 
     def _learning(self, job: CrawlJob, layouts: Layouts, store: ObjectStore, ref: ObjectRef, product: str) -> Steps:
@@ -286,7 +320,19 @@ class _Shared:
             flight.close()
 
 
+def _guarded(ref: ObjectRef, steps: Steps) -> Steps:
+    """Have a fault of this program end one walk, rather than a run of a hundred million: its row asks for a report."""
+    try:
+        return (yield from steps)
+    except CrawlerError:
+        raise
+    except Exception as error:
+        reason = f"the walk failed ({type(error).__name__}: {error}): please report this, with the file"
+        return FileResult(ref, "crashed", reason)
+
+
 _runs: dict[str, _Shared] = {}
+_rates: dict[str, float | None] = {}
 _runs_lock = threading.Lock()
 
 
@@ -305,9 +351,18 @@ def _shared(job: CrawlJob) -> Iterator[_Shared]:
             shared.users -= 1
 
 
+def steer(crawl: str, rate: float | None) -> None:
+    """Set how many requests a run may make in a second in this process; None for as many as it can."""
+    with _runs_lock:
+        _rates[crawl] = rate
+        if crawl in _runs:
+            _runs[crawl].rate = rate
+
+
 def leave(crawl: str) -> None:
     """Let go of what the partitions of a run share: no more of them come."""
     with _runs_lock:
+        _rates.pop(crawl, None)
         shared = _runs.pop(crawl, None)
     if shared is not None:
         shared.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from crawler.fits.policy import Costs
 from crawler.stores.urls import scheme_of
 from crawler.walk import Scope
 
@@ -50,6 +51,12 @@ class CrawlJob:
         Bytes of headers that a worker holds before it writes them: bounds its memory, whatever the files are.
     scope : Scope
         How files are walked, and how far.
+    costs : Costs
+        What the store charges.
+    max_requests_per_second : float or None
+        Requests that all workers together may make in a second.
+    max_usd : float or None
+        What the run may spend at the store, in dollars.
     learn : bool
         Ask for the headers of a file where its siblings have theirs. It changes requests, and never results.
     """
@@ -67,6 +74,9 @@ class CrawlJob:
     known: int | None = None
     batch_bytes: int = 16 * 2**20
     scope: Scope = Scope()
+    costs: Costs = Costs()
+    max_requests_per_second: float | None = None
+    max_usd: float | None = None
     learn: bool = True
 
     def options_for(self, url: str) -> Mapping[str, Any]:

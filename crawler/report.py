@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from crawler.crawl import Receipt
 
@@ -35,6 +36,16 @@ class Report:
         Rows added.
     requests, bytes_read, round_trips : int
         Of all files walked; requests made at once by a file are one round trip.
+    retries : Counter
+        Requests that were made again, by what was wrong with the one before.
+    lost : int
+        Partitions that were lost with worker after worker, and crawled in pieces.
+    listing_requests : int
+        Pages of listings that were asked for.
+    usd : float
+        What the store charges for all those requests and bytes, as far as `CrawlJob.costs` tells.
+    stopped : str or None
+        Why it ended before all was walked, though nobody interrupted it and nothing failed.
     first_error : str or None
         Of the first file that was unreadable.
     version : int or None
@@ -60,6 +71,11 @@ class Report:
     requests: int = 0
     bytes_read: int = 0
     round_trips: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    listing_requests: int = 0
+    usd: float = 0.0
+    stopped: str | None = None
     first_error: str | None = None
     version: int | None = None
     seconds: float = 0.0
@@ -79,4 +95,11 @@ class Report:
         self.requests += receipt.requests
         self.bytes_read += receipt.bytes_read
         self.round_trips += receipt.round_trips
+        self.retries += receipt.retries
+        self.lost += receipt.lost
         self.first_error = self.first_error or receipt.first_error
+
+    def counts(self) -> dict[str, Any]:
+        """Return all of it but what it is of, as JSON has it."""
+        told = {name: getattr(self, name) for name in self.__slots__ if name not in {"crawl", "catalogue"}}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in told.items()}

@@ -9,24 +9,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
-from typing import Protocol
 
 import pyarrow as pa
 
+import crawler
 from crawler.background import ahead, stopped_by_signals
+from crawler.budget import Budget
 from crawler.catalogue.fragments import Fragment, read_fragment
 from crawler.catalogue.log import CatalogueLog, Change, Snapshot, first_line
 from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
+from crawler.catalogue.runs import Run, keep_run
 from crawler.catalogue.urls import Urls
-from crawler.crawl import Receipt, crawl_partition, leave
-from crawler.errors import CatalogueError
+from crawler.crawl import Receipt
+from crawler.errors import CatalogueError, CrawlerError
+from crawler.executors import Executor
 from crawler.job import CrawlJob
 from crawler.listing import Listing, list_roots, partitions
 from crawler.report import Report
 from crawler.stores import open_store
+from crawler.stores.urls import printable
 
 FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000
 """Files of the first partition, how partitions grow, and files of all later ones: small crawls are spread over the
@@ -39,60 +43,7 @@ REMOVABLE = 0.1
 """Share of a catalogue's files that a run removes unasked. More of them gone at once is more often a disk that is not
 mounted, or a prefix that was renamed, than files that were deleted."""
 
-_AT_ONCE = 2  # partitions in this process
-
 _AHEAD = 64  # partitions that are listed ahead of the crawl
-
-
-class Executor(Protocol):
-    """Something that crawls partitions."""
-
-    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
-        """Crawl every partition, in any order, taking few of them ahead.
-
-        Once ``stop`` is set no partition is begun, those that were begun are cut short, and their receipts are
-        yielded too.
-        """
-        ...
-
-
-class InProcess:
-    """The executor that is this process: two partitions at a time, so that one is walked while the other is written."""
-
-    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
-        """See `Executor`."""
-        given_up = threading.Event()
-
-        def enough() -> bool:
-            return stop.is_set() or given_up.is_set()
-
-        failure: BaseException | None = None  # raised once what is under way is collected
-        running: set[Future[Receipt]] = set()
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="partition") as pool:
-            try:
-                while True:
-                    while len(running) < _AT_ONCE and not (failure or stop.is_set()):
-                        try:
-                            partition = next(todo, None)
-                        except Exception as error:
-                            failure = error
-                            break
-                        if partition is None:
-                            break
-                        running.add(pool.submit(crawl_partition, job, partition, enough))
-                    if not running:
-                        break
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        if (fault := future.exception()) is None:
-                            yield future.result()
-                        else:
-                            failure = failure or fault
-            finally:
-                given_up.set()
-                leave(job.crawl)
-        if failure is not None:
-            raise failure
 
 
 class Crawl:
@@ -116,10 +67,14 @@ class Crawl:
         self._progress = progress
         self._log = CatalogueLog(job.catalogue, job.catalogue_options)
         self._stop = threading.Event()
+        self._halted = False  # it was not a signal that set it
         self._waiting: list[Receipt] = []
         self._urls = Urls()
         self._last_commit = time.monotonic()
         self._begun = self._last_commit
+        self._budget = Budget(job)
+        what = {"roots": [printable(root) for root in job.roots], "include": job.include, "exclude": job.exclude}
+        self._run = Run(job.crawl, f"crawler {crawler.__version__}", what)
         self.report = Report(job.crawl, self._log.url)
 
     def run(self) -> Report:
@@ -151,21 +106,57 @@ class Crawl:
             if first is None and (self.report.interrupted or not job.allow_removals):
                 return self._tell()
             self._log.create()
-            before = self._log.snapshot()
-            self.report.version = before.version
-            if before.fragments:
-                job = self._job = replace(job, known=before.version)
-            try:
-                for receipt in self._executor.map_unordered(job, self._handed_out(first, todo, listing), self._stop):
-                    self._take(receipt)
-            finally:
-                self._commit()
-                self._drop_repeats()
-            self.report.interrupted = self._stop.is_set()
-            if not self.report.interrupted:
-                self._remove_gone(before, listing)
-            self._merge()
+            with self._recorded():
+                before = self._log.snapshot()
+                self.report.version = before.version
+                if before.fragments:
+                    job = self._job = replace(job, known=before.version)
+                self._walk(self._handed_out(first, todo, listing))
+                if not (self.report.interrupted or self.report.stopped):
+                    self._remove_gone(before, listing)
+                self._merge()
         return self._tell()
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Keep a record of the run beside the catalogue, whatever ends it."""
+        run = self._run
+        keep_run(self._log.folder, run)
+        try:
+            yield
+            run.outcome = "interrupted" if self.report.interrupted else "stopped" if self.report.stopped else "finished"
+            run.error = self.report.stopped
+        except BaseException as error:
+            run.outcome = "failed"
+            run.error = str(error) if isinstance(error, CrawlerError) else type(error).__name__
+            raise
+        finally:
+            self._tell()
+            run.counts = self.report.counts()
+            with suppress(CatalogueError):  # what came of the run matters more than its record
+                keep_run(self._log.folder, run)
+
+    def _walk(self, todo: Iterator[pa.Table]) -> None:
+        """Crawl the partitions, and commit what came of them, whatever ends it."""
+        failure: CrawlerError | None = None
+        try:
+            for receipt in self._executor.map_unordered(self._job, todo, self._stop):
+                self._take(receipt)
+                failure = failure or receipt.failure
+                if self._budget.is_spent(self.report):
+                    self.report.stopped = self._over_budget()
+                if (failure or self.report.stopped) and not self._stop.is_set():
+                    self._halted = True
+                    self._stop.set()
+        finally:
+            self._commit()
+            self._drop_repeats()
+        if failure is not None:
+            raise failure
+        self.report.interrupted = self._stop.is_set() and not self._halted
+
+    def _over_budget(self) -> str:
+        return f"${self.report.usd:,.2f} of the ${self._job.max_usd:,.2f} that it may spend are spent"
 
     def _handed_out(self, first: pa.Table | None, rest: Iterator[pa.Table], listing: Listing) -> Iterator[pa.Table]:
         """Yield the partitions, remembering what was listed where that tells what is gone."""
@@ -173,6 +164,9 @@ class Crawl:
             self._listed(listing)
             if self._job.known is not None:
                 self._urls.add(partition["url"].to_pylist())
+            if not self._budget.allows(partition.num_rows, self.report):
+                self.report.stopped = self._over_budget()
+                return
             yield partition
         self._listed(listing)
 
@@ -183,6 +177,7 @@ class Crawl:
 
     def _tell(self) -> Report:
         self.report.seconds = time.monotonic() - self._begun
+        self.report.usd = self._budget.spent(self.report)
         self._progress(self.report)
         return self.report
 
@@ -252,3 +247,5 @@ class Crawl:
             self._log.delete_files(one for one in rewritten.remove if one.batch.startswith(crawl))
             self.report.version = before.version + 1
             self._tell()
+            self._run.counts = self.report.counts()
+            keep_run(self._log.folder, self._run)

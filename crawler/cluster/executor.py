@@ -6,34 +6,28 @@ scheduler; workers write fragments into the catalogue's own storage.
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
-from typing import Any
 
 import pyarrow as pa
 from distributed import Client
-from distributed.scheduler import KilledWorker
 
-from crawler.crawl import Receipt, crawl_partition
-from crawler.errors import ClusterError
+from crawler.cluster.underway import Given, Killed, Underway
+from crawler.crawl import Receipt, crashed_file
 from crawler.job import CrawlJob
-from crawler.stores.urls import one_line
 
-_POLL = 0.2
-"""Seconds after which the driver looks whether it should stop: a signal does not wake a thread that waits."""
-
-_LOST = (CancelledError, OSError, RuntimeError)
-"""What Dask raises where it cannot reach the scheduler; its CommClosedError and time-outs are OSErrors."""
-
-_stopped: set[str] = set()
-"""On a worker: ids of the crawls that begin no further walk."""
+PIECES = 16
+"""Into how many a partition is cut that killed worker after worker: the one file of 2,000 that does it is found after
+three cuts."""
 
 
 class DaskExecutor:
     """The executor that is a Dask cluster of any kind.
+
+    A partition that is lost with worker after worker is cut into pieces, down to single files. Those wait until nothing
+    else is under way, and are then walked one at a time: one that still kills its workers does it itself, and
+    becomes a row of status ``crashed``.
 
     Parameters
     ----------
@@ -44,25 +38,27 @@ class DaskExecutor:
         self._client = client
 
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
-        """See `crawler.run.Executor`.
+        """See `crawler.executors.Executor`.
 
         Raises
         ------
         ClusterError
-            The scheduler was lost, or a partition killed worker after worker.
+            The scheduler was lost, or no worker has the memory to work.
         """
-        underway = _Underway(self._client, job)
-        exhausted = False
+        underway = Underway(self._client, job)
+        queue = _Queue(todo)
         failure: Exception | None = None  # raised once what is under way is collected
         try:
             while True:
-                while not (exhausted or failure or stop.is_set()) and underway.has_room():
+                while not (failure or stop.is_set()) and underway.has_room():
                     try:
-                        partition = next(todo, None)
+                        given = queue.next(alone=not underway.running)
                     except Exception as error:
                         failure = error
-                    else:
-                        exhausted = not underway.begin(partition)
+                        break
+                    if given is None:
+                        break
+                    underway.begin(given)
                 if stop.is_set():
                     underway.stop()
                 if not underway.running:
@@ -70,6 +66,8 @@ class DaskExecutor:
                 outcome = underway.take()
                 if isinstance(outcome, Receipt):
                     yield outcome
+                elif isinstance(outcome, Killed):
+                    yield queue.lost(job, outcome)
                 else:
                     failure = failure or outcome
         finally:
@@ -78,91 +76,35 @@ class DaskExecutor:
             raise failure
 
 
-class _Underway:
-    """The partitions of one crawl that the cluster was given, and has not given back.
-
-    Every method but `abandon` raises `ClusterError` where the scheduler was lost.
+class _Queue:
+    """What is to be crawled next: pieces of partitions that were lost, then new ones, then files that are suspected.
 
     Parameters
     ----------
-    client : distributed.Client
-    job : CrawlJob
-
-    Attributes
-    ----------
-    running : dict
-        Futures by their key.
+    todo : iterator of pyarrow.Table
     """
 
-    def __init__(self, client: Client, job: CrawlJob) -> None:
-        self._client = client
-        self._job = job
-        self._begun = 0
-        self._stopped = False
-        self._done: queue.Queue[Any] = queue.Queue()
-        self.running: dict[str, Any] = {}
+    def __init__(self, todo: Iterator[pa.Table]) -> None:
+        self._todo = todo
+        self._pieces: deque[pa.Table] = deque()
+        self._suspects: deque[pa.Table] = deque()
 
-    def has_room(self) -> bool:
-        """Tell whether another may begin: every thread has one, and one that waits."""
-        with self._scheduler():
-            threads: dict[str, int] = self._client.nthreads()
-        return len(self.running) < max(2, 2 * sum(threads.values()))
+    def next(self, *, alone: bool) -> Given | None:
+        """Return the next; None where there is none, or none that may begin before what is under way has ended."""
+        if self._pieces:
+            return Given(self._pieces.popleft())
+        if (partition := next(self._todo, None)) is not None:
+            return Given(partition)
+        return Given(self._suspects.popleft(), alone=True) if self._suspects and alone else None
 
-    def begin(self, partition: pa.Table | None) -> bool:
-        """Hand out a partition; False where there is none."""
-        if partition is None:
-            return False
-        key = f"{self._job.crawl}-partition-{self._begun}"
-        self._begun += 1
-        with self._scheduler():
-            future = self._client.submit(_crawl, self._job, partition, key=key, pure=False)
-        self.running[key] = future
-        future.add_done_callback(self._done.put)
-        return True
-
-    def take(self) -> Receipt | Exception | None:
-        """Wait a moment for a partition to end; return what came of it, or the error of its task."""
-        try:
-            future = self._done.get(timeout=_POLL)
-        except queue.Empty:
-            return None
-        del self.running[future.key]
-        with self._scheduler():
-            error: Exception | None = future.exception()
-            if error is None:
-                receipt: Receipt = future.result()
-                return receipt
-        if isinstance(error, KilledWorker):
-            return ClusterError(f"a partition was lost with worker after worker: {one_line(str(error))}")
-        return error
-
-    def stop(self) -> None:
-        """Have those that run cut short, and those that wait begin nothing."""
-        if not self._stopped:
-            self._stopped = True
-            with self._scheduler():
-                self._client.run(_stopped.add, self._job.crawl, on_error="ignore")  # who dies meanwhile has stopped
-
-    def abandon(self) -> None:
-        """Have nothing go on that nobody waits for any more."""
-        if self.running:
-            with suppress(ClusterError), self._scheduler():
-                self.stop()
-                self._client.cancel(list(self.running.values()))
-
-    @contextmanager
-    def _scheduler(self) -> Iterator[None]:
-        """Turn what Dask raises where there is no scheduler any more into `ClusterError`."""
-        try:
-            yield
-        except _LOST as error:
-            raise ClusterError(f"the cluster was lost: {one_line(str(error) or type(error).__name__)}") from None
-        except AttributeError:  # of None: a client that was closed forgets its scheduler
-            if self._client.scheduler is not None:
-                raise
-            raise ClusterError("the cluster was lost: its client was closed") from None
-
-
-def _crawl(job: CrawlJob, partition: pa.Table) -> Receipt:
-    """Crawl one partition on a worker."""
-    return crawl_partition(job, partition, lambda: job.crawl in _stopped)
+    def lost(self, job: CrawlJob, killed: Killed) -> Receipt:
+        """Have a partition that was lost with its workers crawled in pieces, and return the receipt of that."""
+        partition = killed.given.partition
+        if killed.given.alone:
+            return crashed_file(job, partition, killed.reason)
+        if partition.num_rows == 1:
+            self._suspects.append(partition)
+        else:
+            step = -(-partition.num_rows // PIECES)
+            self._pieces.extend(partition.slice(at, step) for at in range(0, partition.num_rows, step))
+        return Receipt(lost=1)

@@ -6,6 +6,7 @@ Delta log (delta-rs'), rather than an `ObjectStore`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,22 @@ class Folder:
         """Make the folder, or one below it. S3 has none, and would be asked for a bucket."""
         if scheme_of(self.url) == "file":
             self.filesystem.create_dir(self.join(relative) if relative else self.path, recursive=True)
+
+    def put(self, relative: str, data: bytes) -> None:
+        """Write a small file, whole or not at all; one that is there is replaced.
+
+        Raises
+        ------
+        OSError
+        """
+        path = self.join(relative)
+        local = scheme_of(self.url) == "file"  # S3 shows an object once it is whole
+        written = f"{path}.{os.getpid()}.part" if local else path
+        self.make(relative.rpartition("/")[0])
+        with self.filesystem.open_output_stream(written) as sink:
+            sink.write(data)
+        if local:
+            self.filesystem.move(written, path)
 
 
 def open_folder(location: str, storage_options: Mapping[str, Any] | None = None) -> Folder:

@@ -18,8 +18,10 @@ from typing import Any
 from crawler import crawl, run
 from crawler.catalogue import log, rewrite
 from crawler.cluster import DaskExecutor, local_client
+from crawler.executors import InProcess
 from crawler.job import CrawlJob
-from crawler.run import Crawl, InProcess, Report
+from crawler.report import Report
+from crawler.run import Crawl
 
 POINTS: dict[str, tuple[Any, str, bool]] = {
     "before create": (log.DeltaTable, "create", True),

@@ -13,8 +13,10 @@ import pytest
 from crawler import crawl, run
 from crawler.catalogue.reader import Catalogue
 from crawler.errors import ListingError, StoreUnavailableError
+from crawler.executors import InProcess
 from crawler.job import CrawlJob
-from crawler.run import Crawl, InProcess, Report
+from crawler.report import Report
+from crawler.run import Crawl
 from crawler.stores import ByteRange, Fetched, ObjectRef, ObjectStore, open_store
 from tests.conftest import sibling
 from tests.tables import parquet_files, same_tables

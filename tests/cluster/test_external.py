@@ -19,8 +19,10 @@ from crawler import run
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, remote_client
 from crawler.errors import ClusterError
+from crawler.executors import Executor, InProcess
 from crawler.job import CrawlJob
-from crawler.run import Crawl, Executor, InProcess, Report
+from crawler.report import Report
+from crawler.run import Crawl
 from tests.conftest import TREE_FILES
 from tests.tables import same_tables
 

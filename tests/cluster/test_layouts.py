@@ -19,13 +19,14 @@ from crawler import crawl, run
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client
 from crawler.crawl import Receipt, crawl_partition, leave
+from crawler.executors import Executor, InProcess
 from crawler.fits.layouts import Guess, Layouts
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Span
 from crawler.flight import Flight
 from crawler.job import CrawlJob
 from crawler.report import Report
-from crawler.run import Crawl, Executor, InProcess
+from crawler.run import Crawl
 from crawler.stores import ObjectRef
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.walk import Scope, walk_file

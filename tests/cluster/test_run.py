@@ -24,13 +24,16 @@ import pytest
 from deltalake import DeltaTable
 from distributed import Client
 
-from crawler import background, cluster, run
+from crawler import background, cluster, executors, run
 from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client
+from crawler.crawl import Receipt
 from crawler.errors import CatalogueError, ClusterError, ListingError
+from crawler.executors import Executor, InProcess
 from crawler.job import CrawlJob
-from crawler.run import Crawl, Executor, InProcess, Receipt, Report
+from crawler.report import Report
+from crawler.run import Crawl
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import parquet_files, same_tables
 
@@ -340,14 +343,14 @@ class TestErrors:
     def test_of_one_partition_leave_the_others_to_be_committed(
         self, location: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        original = run.crawl_partition
+        original = executors.crawl_partition
 
         def fail_at_the_third(job: CrawlJob, partition: pa.Table, stop: Any) -> Receipt:
             if "exp010" in str(partition["url"][0]):
                 raise CatalogueError(job.catalogue, "disk full")
             return original(job, partition, stop)
 
-        monkeypatch.setattr(run, "crawl_partition", fail_at_the_third)
+        monkeypatch.setattr(executors, "crawl_partition", fail_at_the_third)
 
         with pytest.raises(CatalogueError, match="disk full"):
             crawled(location, tree)

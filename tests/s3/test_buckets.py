@@ -22,9 +22,10 @@ import pytest
 from crawler import run
 from crawler.catalogue.reader import Catalogue
 from crawler.crawl import Receipt, crawl_partition
+from crawler.executors import InProcess
 from crawler.job import CrawlJob
 from crawler.report import Report
-from crawler.run import Crawl, InProcess
+from crawler.run import Crawl
 from tests.fits_files import BLOCK, bintable_hdu, header, image_hdu, structure, walk_bytes
 from tests.s3.bucket_server import PAGE, BucketServer
 from tests.s3.ceph import Ceph

@@ -18,8 +18,10 @@ from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.schema import TABLES
 from crawler.catalogue.vacuum import ORPHAN_HOURS, RETENTION_HOURS, Vacuumed, vacuum
 from crawler.errors import CatalogueError
+from crawler.executors import InProcess
 from crawler.job import CrawlJob
-from crawler.run import Crawl, InProcess, Report
+from crawler.report import Report
+from crawler.run import Crawl
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import multiset, parquet_files, same_tables, write_object
 

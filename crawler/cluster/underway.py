@@ -1,0 +1,221 @@
+"""What a cluster was given and has not given back: submitting, waiting, steering, and what goes wrong with it."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from distributed import Client
+from distributed.scheduler import KilledWorker
+
+from crawler.crawl import Receipt, crawl_partition, steer
+from crawler.errors import ClusterError
+from crawler.job import CrawlJob
+from crawler.stores.urls import one_line
+
+_POLL = 0.2
+"""Seconds after which the driver looks whether it should stop: a signal does not wake a thread that waits."""
+
+_LOST = (CancelledError, OSError, RuntimeError)
+"""What Dask raises where it cannot reach the scheduler; its CommClosedError and time-outs are OSErrors."""
+
+PAUSED_SECONDS = 10.0
+"""For how long all workers may be paused before they are begun anew. Dask pauses a worker whose process holds four
+fifths of its memory; one that does nothing lets none of it go, and would be paused for ever."""
+
+REVIVALS = 3
+"""How often all workers are begun anew without a partition ending in between."""
+
+_stopped: set[str] = set()
+"""On a worker: ids of the crawls that begin no further walk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A partition to crawl.
+
+    Attributes
+    ----------
+    partition : pyarrow.Table
+    alone : bool
+        Nothing else is under way meanwhile.
+    """
+
+    partition: pa.Table
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A partition that was lost with worker after worker.
+
+    Attributes
+    ----------
+    given : Given
+    reason : str
+        One line.
+    """
+
+    given: Given
+    reason: str
+
+
+class Underway:
+    """The partitions of one crawl that the cluster was given, and has not given back.
+
+    Every method but `abandon` raises `ClusterError` where the scheduler was lost.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    job : CrawlJob
+
+    Attributes
+    ----------
+    running : dict
+        What was given, by the key of its task.
+    """
+
+    def __init__(self, client: Client, job: CrawlJob) -> None:
+        self._client = client
+        self._job = job
+        self._begun = 0
+        self._stopped = False
+        self._share: float | None = None
+        self._done: queue.Queue[Any] = queue.Queue()
+        self._health = _Health(client)
+        self._futures: dict[str, Any] = {}
+        self.running: dict[str, Given] = {}
+
+    def has_room(self) -> bool:
+        """Tell whether another may begin: every thread has one, and one that waits."""
+        with self._scheduler():
+            threads: dict[str, int] = self._client.nthreads()
+            self._steer(len(threads))
+        return len(self.running) < max(2, 2 * sum(threads.values()))
+
+    def begin(self, given: Given) -> None:
+        """Hand out a partition."""
+        key = f"{self._job.crawl}-partition-{self._begun}"
+        self._begun += 1
+        with self._scheduler():
+            future = self._client.submit(_crawl, self._job, given.partition, self._share, key=key, pure=False)
+        self.running[key] = given
+        self._futures[key] = future
+        future.add_done_callback(self._done.put)
+
+    def take(self) -> Receipt | Killed | Exception | None:
+        """Wait a moment for a partition to end; return what came of it, or the error of its task."""
+        try:
+            future = self._done.get(timeout=_POLL)
+        except queue.Empty:
+            with self._scheduler():
+                self._health.look()
+            return None
+        given = self.running.pop(future.key)
+        del self._futures[future.key]
+        with self._scheduler():
+            error: Exception | None = future.exception()
+            if error is None:
+                self._health.well()
+                receipt: Receipt = future.result()
+                return receipt
+        if isinstance(error, KilledWorker):
+            return Killed(given, f"its walk ended {error.allowed_failures + 1} worker processes")
+        return error
+
+    def stop(self) -> None:
+        """Have those that run cut short, and those that wait begin nothing."""
+        if not self._stopped:
+            self._stopped = True
+            with self._scheduler():
+                self._client.run(_stopped.add, self._job.crawl, on_error="ignore")  # who dies meanwhile has stopped
+
+    def abandon(self) -> None:
+        """Have nothing go on that nobody waits for any more."""
+        if self.running:
+            with suppress(ClusterError), self._scheduler():
+                self.stop()
+                self._client.cancel(list(self._futures.values()))
+
+    def _steer(self, workers: int) -> None:
+        """Tell each worker its share of the requests that all may make, where their number has changed."""
+        if self._job.max_requests_per_second is None:
+            return
+        share = self._job.max_requests_per_second / max(1, workers)
+        if share != self._share:
+            self._share = share
+            self._client.run(steer, self._job.crawl, share, wait=False, on_error="ignore")
+
+    @contextmanager
+    def _scheduler(self) -> Iterator[None]:
+        """Turn what Dask raises where there is no scheduler any more into `ClusterError`."""
+        try:
+            yield
+        except _LOST as error:
+            raise ClusterError(f"the cluster was lost: {one_line(str(error) or type(error).__name__)}") from None
+        except AttributeError:  # of None: a client that was closed forgets its scheduler
+            if self._client.scheduler is not None:
+                raise
+            raise ClusterError("the cluster was lost: its client was closed") from None
+
+
+class _Health:
+    """Workers that are short of memory: Dask gives them nothing to do, and says nothing of it.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._paused_since: float | None = None
+        self._revived = 0
+
+    def well(self) -> None:
+        """Take note that a partition ended."""
+        self._revived = 0
+
+    def look(self) -> None:
+        """Begin all workers anew where all are paused.
+
+        Raises
+        ------
+        ClusterError
+            That was tried, and helps no more.
+        """
+        workers = self._client.scheduler_info()["workers"]
+        paused = [address for address, worker in workers.items() if worker.get("status") == "paused"]
+        now = time.monotonic()
+        if not paused or len(paused) < len(workers):
+            self._paused_since = None
+        elif self._paused_since is None:
+            self._paused_since = now
+        elif now - self._paused_since >= PAUSED_SECONDS:
+            self._paused_since = None
+            self._revived += 1
+            limit = min(worker["memory_limit"] for worker in workers.values()) // 2**20
+            short = (
+                f"no worker can go on: each has used up its memory ({limit:,} MiB). "
+                "Give workers more memory, or fewer requests at once (--concurrency)"
+            )
+            if self._revived > REVIVALS:
+                raise ClusterError(short)
+            try:
+                self._client.restart_workers(paused)
+            except (ValueError, TimeoutError):  # without a nanny nobody begins it again
+                raise ClusterError(short) from None
+
+
+def _crawl(job: CrawlJob, partition: pa.Table, share: float | None) -> Receipt:
+    """Crawl one partition on a worker."""
+    if share is not None:
+        steer(job.crawl, share)
+    return crawl_partition(job, partition, lambda: job.crawl in _stopped)
