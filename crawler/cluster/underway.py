@@ -22,6 +22,9 @@ from crawler.stores.urls import one_line
 _POLL = 0.2
 """Seconds after which the driver looks whether it should stop: a signal does not wake a thread that waits."""
 
+_GATHER = 5.0
+"""Seconds in which a worker must hand over a receipt."""
+
 _LOST = (CancelledError, OSError, RuntimeError)
 """What Dask raises where it cannot reach the scheduler; its CommClosedError and time-outs are OSErrors."""
 
@@ -116,19 +119,29 @@ class Underway:
             future = self._done.get(timeout=_POLL)
         except queue.Empty:
             with self._scheduler():
+                if self._stopped and not self._client.nthreads():  # nobody is left who could end it
+                    self.abandon()
                 self._health.look()
             return None
-        given = self.running.pop(future.key)
-        del self._futures[future.key]
+        given = self.running.get(future.key)
+        if given is None:
+            return None  # abandoned
         with self._scheduler():
-            error: Exception | None = future.exception()
+            error: Exception | None = future.exception() if future.status == "error" else None
+            receipt: Receipt | None = None
             if error is None:
-                self._health.well()
-                receipt: Receipt = future.result()
-                return receipt
+                try:
+                    receipt = future.result(timeout=_GATHER)
+                except KilledWorker as killed:
+                    error = killed
+                except TimeoutError:  # it was lost with its worker before it could be fetched: it is crawled again
+                    future.add_done_callback(self._done.put)
+                    return None
+        del self.running[future.key], self._futures[future.key]
         if isinstance(error, KilledWorker):
             return Killed(given, f"its walk ended {error.allowed_failures + 1} worker processes")
-        return error
+        self._health.well()
+        return receipt or error
 
     def stop(self) -> None:
         """Have those that run cut short, and those that wait begin nothing."""
@@ -143,6 +156,8 @@ class Underway:
             with suppress(ClusterError), self._scheduler():
                 self.stop()
                 self._client.cancel(list(self._futures.values()))
+            self.running.clear()
+            self._futures.clear()
 
     def _steer(self, workers: int) -> None:
         """Tell each worker its share of the requests that all may make, where their number has changed."""

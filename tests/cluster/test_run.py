@@ -24,10 +24,10 @@ import pytest
 from deltalake import DeltaTable
 from distributed import Client
 
-from crawler import background, cluster, executors, run
+from crawler import background, executors, run
 from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.reader import Catalogue
-from crawler.cluster import DaskExecutor, local_client
+from crawler.cluster import DaskExecutor, local_client, underway
 from crawler.crawl import Receipt
 from crawler.errors import CatalogueError, ClusterError, ListingError
 from crawler.executors import Executor, InProcess
@@ -400,7 +400,7 @@ class TestWorkers:
 
 def _die_at_next_partition() -> None:
     """On a worker: have it end as by the kernel's out-of-memory killer. The nanny starts another, without this."""
-    cluster.crawl_partition = lambda *_: os._exit(9)  # type: ignore[assignment]
+    underway.crawl_partition = lambda *_: os._exit(9)  # type: ignore[assignment]
 
 
 def driven(location: Path, roots: list[str], **told: Any) -> subprocess.CompletedProcess[str]:
