@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crawler.catalogue.fragments import Fragment, new_batch, write_fragment
-from crawler.catalogue.log import first_line
+from crawler.catalogue.log import CatalogueLog, first_line
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.rows import tables_of
 from crawler.catalogue.schema import FINAL_STATUSES
@@ -172,6 +172,17 @@ def crashed_file(job: CrawlJob, partition: pa.Table, reason: str) -> Receipt:
         receipt.replaced.append(ref.url)
     _write(job, [FileResult(ref, "crashed", reason)], receipt)
     return receipt
+
+
+def discard(job: CrawlJob, receipt: Receipt) -> None:
+    """Delete the fragments of a receipt that nobody wants.
+
+    Raises
+    ------
+    CatalogueError
+        They cannot be deleted.
+    """
+    CatalogueLog(job.catalogue, job.catalogue_options).delete_files(receipt.fragments)
 
 
 def _write(job: CrawlJob, results: list[FileResult], receipt: Receipt) -> None:

@@ -13,21 +13,22 @@ from collections.abc import Iterator
 import pyarrow as pa
 from distributed import Client
 
-from crawler.cluster.underway import Given, Killed, Underway
-from crawler.crawl import Receipt, crashed_file
+from crawler.cluster.underway import Ended, Given, Killed, Underway
+from crawler.crawl import Receipt, crashed_file, discard
+from crawler.errors import ClusterError
 from crawler.job import CrawlJob
 
 PIECES = 16
 """Into how many a partition is cut that killed worker after worker: the one file of 2,000 that does it is found after
 three cuts."""
 
+LOOK_BACK, LOSSES = 32, 12
+"""Of so many partitions and pieces that ended last, how many may be lost before the workers are taken to be at fault,
+rather than files: one bad file in a partition loses one piece of sixteen."""
+
 
 class DaskExecutor:
     """The executor that is a Dask cluster of any kind.
-
-    A partition that is lost with worker after worker is cut into pieces, down to single files. Those wait until nothing
-    else is under way, and are then walked one at a time: one that still kills its workers does it itself, and
-    becomes a row of status ``crashed``.
 
     Parameters
     ----------
@@ -43,16 +44,16 @@ class DaskExecutor:
         Raises
         ------
         ClusterError
-            The scheduler was lost, or no worker has the memory to work.
+            The scheduler was lost, or the workers can do nothing: they are short of memory, say.
         """
         underway = Underway(self._client, job)
-        queue = _Queue(todo)
+        work = _Work(job, todo)
         failure: Exception | None = None  # raised once what is under way is collected
         try:
             while True:
                 while not (failure or stop.is_set()) and underway.has_room():
                     try:
-                        given = queue.next(alone=not underway.running)
+                        given = work.next(alone=not underway.running)
                     except Exception as error:
                         failure = error
                         break
@@ -63,31 +64,40 @@ class DaskExecutor:
                     underway.stop()
                 if not underway.running:
                     break
-                outcome = underway.take()
-                if isinstance(outcome, Receipt):
-                    yield outcome
-                elif isinstance(outcome, Killed):
-                    yield queue.lost(job, outcome)
-                else:
-                    failure = failure or outcome
+                ended = underway.take()
+                if ended is None:
+                    continue
+                try:
+                    yield from work.ended(ended)
+                except Exception as error:
+                    failure = failure or error
         finally:
             underway.abandon()
         if failure is not None:
             raise failure
 
 
-class _Queue:
-    """What is to be crawled next: pieces of partitions that were lost, then new ones, then files that are suspected.
+class _Work:
+    """What is to be crawled next, and what to do about partitions that are lost with worker after worker.
+
+    Those are cut into pieces, down to single files, the suspects. These wait until nothing else is under way, and are
+    then walked one at a time. One that still ends its workers, while a file that was walked before does not, does it
+    itself: it becomes a row of status ``crashed``. Where that other file ends them too, the workers are at fault.
 
     Parameters
     ----------
+    job : CrawlJob
     todo : iterator of pyarrow.Table
     """
 
-    def __init__(self, todo: Iterator[pa.Table]) -> None:
+    def __init__(self, job: CrawlJob, todo: Iterator[pa.Table]) -> None:
+        self._job = job
         self._todo = todo
         self._pieces: deque[pa.Table] = deque()
         self._suspects: deque[pa.Table] = deque()
+        self._accused: Ended | None = None
+        self._innocent: pa.Table | None = None  # one file that was walked
+        self._lately: deque[bool] = deque(maxlen=LOOK_BACK)  # lost or not
 
     def next(self, *, alone: bool) -> Given | None:
         """Return the next; None where there is none, or none that may begin before what is under way has ended."""
@@ -95,16 +105,49 @@ class _Queue:
             return Given(self._pieces.popleft())
         if (partition := next(self._todo, None)) is not None:
             return Given(partition)
-        return Given(self._suspects.popleft(), alone=True) if self._suspects and alone else None
+        if not alone:
+            return None
+        if self._accused is not None and self._innocent is not None:
+            return Given(self._innocent, "control")
+        return Given(self._suspects.popleft(), "suspect") if self._suspects else None
 
-    def lost(self, job: CrawlJob, killed: Killed) -> Receipt:
-        """Have a partition that was lost with its workers crawled in pieces, and return the receipt of that."""
-        partition = killed.given.partition
-        if killed.given.alone:
-            return crashed_file(job, partition, killed.reason)
-        if partition.num_rows == 1:
-            self._suspects.append(partition)
+    def ended(self, ended: Ended) -> Iterator[Receipt]:
+        """Yield what came of a partition, once that is known.
+
+        Raises
+        ------
+        Exception
+            What its task raised; `ClusterError` where the workers are at fault.
+        """
+        given, outcome = ended.given, ended.outcome
+        self._lately.append(isinstance(outcome, Killed))
+        if isinstance(outcome, Killed):
+            yield self._lost(ended, outcome)
+        elif isinstance(outcome, Exception):
+            raise outcome
+        elif given.role == "control":
+            discard(self._job, outcome)
+            accused, self._accused = self._accused, None
+            if accused is not None and isinstance(accused.outcome, Killed):
+                yield crashed_file(self._job, accused.given.partition, accused.outcome.reason)
         else:
-            step = -(-partition.num_rows // PIECES)
-            self._pieces.extend(partition.slice(at, step) for at in range(0, partition.num_rows, step))
-        return Receipt(lost=1)
+            if self._innocent is None and outcome.complete and outcome.statuses["ok"]:
+                self._innocent = given.partition.slice(0, 1)
+            yield outcome
+
+    def _lost(self, ended: Ended, killed: Killed) -> Receipt:
+        partition = ended.given.partition
+        if ended.given.role == "partition" and sum(self._lately) < LOSSES:
+            if partition.num_rows == 1:
+                self._suspects.append(partition)
+            else:
+                step = -(-partition.num_rows // PIECES)
+                self._pieces.extend(partition.slice(at, step) for at in range(0, partition.num_rows, step))
+            return Receipt(lost=1)
+        if ended.given.role == "suspect" and self._innocent is not None:
+            self._accused = ended
+            return Receipt(lost=1)
+        raise ClusterError(
+            "workers die of most of what they are given: "
+            "look into their logs; mostly they are short of memory, and half a GB each is enough"
+        )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from distributed import Client
@@ -28,7 +28,7 @@ _GATHER = 5.0
 _LOST = (CancelledError, OSError, RuntimeError)
 """What Dask raises where it cannot reach the scheduler; its CommClosedError and time-outs are OSErrors."""
 
-PAUSED_SECONDS = 10.0
+PAUSED_SECONDS = 3.0
 """For how long all workers may be paused before they are begun anew. Dask pauses a worker whose process holds four
 fifths of its memory; one that does nothing lets none of it go, and would be paused for ever."""
 
@@ -46,27 +46,40 @@ class Given:
     Attributes
     ----------
     partition : pyarrow.Table
-    alone : bool
-        Nothing else is under way meanwhile.
+    role : {'partition', 'suspect', 'control'}
+        What for: see `crawler.cluster.executor`.
     """
 
     partition: pa.Table
-    alone: bool = False
+    role: Literal["partition", "suspect", "control"] = "partition"
 
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """A partition that was lost with worker after worker.
+    """What came of a partition that was lost with worker after worker.
 
     Attributes
     ----------
-    given : Given
     reason : str
         One line.
     """
 
-    given: Given
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of a partition.
+
+    Attributes
+    ----------
+    given : Given
+    outcome : Receipt or Killed or Exception
+        The exception is the one that its task raised.
+    """
+
+    given: Given
+    outcome: Receipt | Killed | Exception
 
 
 class Underway:
@@ -113,8 +126,8 @@ class Underway:
         self._futures[key] = future
         future.add_done_callback(self._done.put)
 
-    def take(self) -> Receipt | Killed | Exception | None:
-        """Wait a moment for a partition to end; return what came of it, or the error of its task."""
+    def take(self) -> Ended | None:
+        """Wait a moment for a partition to end."""
         try:
             future = self._done.get(timeout=_POLL)
         except queue.Empty:
@@ -127,21 +140,20 @@ class Underway:
         if given is None:
             return None  # abandoned
         with self._scheduler():
-            error: Exception | None = future.exception() if future.status == "error" else None
-            receipt: Receipt | None = None
-            if error is None:
-                try:
-                    receipt = future.result(timeout=_GATHER)
-                except KilledWorker as killed:
-                    error = killed
-                except TimeoutError:  # it was lost with its worker before it could be fetched: it is crawled again
-                    future.add_done_callback(self._done.put)
-                    return None
+            outcome: Receipt | Killed | Exception
+            try:
+                outcome = future.exception() if future.status == "error" else future.result(timeout=_GATHER)
+            except KilledWorker as killed:
+                outcome = killed
+            except TimeoutError:  # it was lost with its worker before it could be fetched: it is crawled again
+                future.add_done_callback(self._done.put)
+                return None
         del self.running[future.key], self._futures[future.key]
-        if isinstance(error, KilledWorker):
-            return Killed(given, f"its walk ended {error.allowed_failures + 1} worker processes")
-        self._health.well()
-        return receipt or error
+        if isinstance(outcome, KilledWorker):
+            outcome = Killed(f"its walk ended {outcome.allowed_failures + 1} worker processes")
+        else:
+            self._health.well()
+        return Ended(given, outcome)
 
     def stop(self) -> None:
         """Have those that run cut short, and those that wait begin nothing."""

@@ -24,6 +24,8 @@ class Costs:
     ----------
     usd_per_request : float
         A GET: $0.0004 per 1,000 ("Amazon S3 pricing", us-east-1, S3 Standard).
+    usd_per_list : float
+        A page of a listing: $0.005 per 1,000 (there).
     usd_per_gb : float
         10^9 bytes that leave the store: nothing in its region, $0.02 to another one, $0.09 to the internet.
     usd_per_hour : float
@@ -37,6 +39,7 @@ class Costs:
     """
 
     usd_per_request: float = 4e-7
+    usd_per_list: float = 5e-6
     usd_per_gb: float = 0.0
     usd_per_hour: float = 0.10
     first_byte_seconds: float = 0.03
