@@ -24,12 +24,12 @@ from crawler.catalogue.log import CatalogueLog, first_line
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.rows import tables_of
 from crawler.catalogue.schema import FINAL_STATUSES
-from crawler.errors import CatalogueError, CrawlerError
+from crawler.errors import CatalogueError, CrawlerError, StoreDownError
 from crawler.fits.layouts import Layouts, product_of
 from crawler.fits.walker import WALKER_VERSION
 from crawler.flight import Flight, Steps
 from crawler.job import CrawlJob
-from crawler.stores import ObjectRef, ObjectStore, open_store
+from crawler.stores import ObjectRef, ObjectStore, Traffic, open_store
 from crawler.stores.storage import open_folder
 from crawler.stores.urls import scheme_of
 from crawler.walk import FileResult, walk_steps
@@ -133,17 +133,21 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
     walked: set[str] = set()
     header_bytes = 0
     with _shared(job) as shared:
-        for result in shared.walk(job, refs, stop):
-            batch.append(result)
-            walked.add(result.ref.url)
-            header_bytes += result.header_bytes
-            if header_bytes >= job.batch_bytes:
-                with shared.writing:
-                    _write(job, batch, receipt)
-                header_bytes = 0
-            del result  # or the next one is waited for with this one in memory
+        try:
+            for result in shared.walk(job, refs, stop):
+                batch.append(result)
+                walked.add(result.ref.url)
+                header_bytes += result.header_bytes
+                if header_bytes >= job.batch_bytes:
+                    with shared.writing:
+                        _write(job, batch, receipt)
+                    header_bytes = 0
+                del result  # or the next one is waited for with this one in memory
+        except StoreDownError as error:
+            receipt.failure = error
         with shared.writing:
             _write(job, batch, receipt)
+        receipt.retries = shared.traffic.taken()
     if len(walked) < len(refs):
         receipt.complete = False
         receipt.replaced = [url for url in receipt.replaced if url in walked]
@@ -269,13 +273,15 @@ class _Shared:
     ----------
     users : int
         Partitions that are being crawled.
+    traffic : Traffic
+        What requests to stores are made through.
     writing : threading.Lock
         Held while rows are made and written, which takes several times the memory of the headers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic) -> None:
         self.users = 0
-        self.rate: float | None = None
+        self.traffic = traffic
         self.writing = threading.Lock()
         self._lock = threading.Lock()
         self._stores: dict[str, ObjectStore] = {}
@@ -322,7 +328,7 @@ class _Shared:
         scheme = scheme_of(url)
         with self._lock:
             if scheme not in self._stores:
-                self._stores[scheme] = open_store(url, job.options_for(url), adapter=job.adapter)
+                self._stores[scheme] = open_store(url, job.options_for(url), adapter=job.adapter, traffic=self.traffic)
             return self._stores[scheme]
 
     def close(self) -> None:
@@ -353,7 +359,10 @@ def _shared(job: CrawlJob) -> Iterator[_Shared]:
     with _runs_lock:
         for crawl in [crawl for crawl, shared in _runs.items() if crawl != job.crawl and not shared.users]:
             _runs.pop(crawl).close()
-        shared = _runs.setdefault(job.crawl, _Shared())
+        if job.crawl not in _runs:
+            slots = job.concurrency or REMOTE_CONCURRENCY
+            _runs[job.crawl] = _Shared(Traffic(slots, _rates.get(job.crawl), job.patience))
+        shared = _runs[job.crawl]
         shared.users += 1
     try:
         yield shared
@@ -367,7 +376,7 @@ def steer(crawl: str, rate: float | None) -> None:
     with _runs_lock:
         _rates[crawl] = rate
         if crawl in _runs:
-            _runs[crawl].rate = rate
+            _runs[crawl].traffic.rate = rate
 
 
 def leave(crawl: str) -> None:

@@ -15,6 +15,7 @@
     │   ├── ObjectChangedError    the object is no longer the one that was listed
     │   ├── RangeIgnoredError     the server sends whole objects where a range was asked for
     │   └── StoreUnavailableError time-out, refused connection, 5xx: may pass
+    ├── StoreDownError        no request to a store has succeeded for a while: the crawl cannot go on
     ├── ListingError          the roots could not be listed: the crawl cannot go on
     ├── CatalogueError        the catalogue cannot be opened, read or written
     │   └── QueryError        SQL that cannot be run
@@ -128,7 +129,40 @@ class RangeIgnoredError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store did not answer, or answered with an error of its own (time-out, 5xx): may pass."""
+    """The store did not answer, or answered with an error of its own (time-out, 5xx): may pass.
+
+    Parameters
+    ----------
+    url, reason : str
+    kind : str
+        What was wrong: ``slow-down``, ``server-error``, ``time-out``, ``reset``, ``short-body``, ``refused``,
+        ``no-host``, ``tls`` or ``connection``.
+    """
+
+    def __init__(self, url: str, reason: str, kind: str = "connection") -> None:
+        super().__init__(url, reason)
+        self.args = (url, reason, kind)
+        self.kind = kind
+
+
+class StoreDownError(CrawlerError):
+    """No request to a store has succeeded for a while: what is left is better crawled later.
+
+    Parameters
+    ----------
+    url : str
+        An object that could not be read.
+    reason : str
+        One line.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the store is down ({self.reason}): {self.url}"
 
 
 class ListingError(CrawlerError):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from crawler.fits.policy import Costs
+from crawler.stores.traffic import Patience
 from crawler.stores.urls import scheme_of
 from crawler.walk import Scope
 
@@ -55,6 +56,8 @@ class CrawlJob:
         What the store charges.
     max_requests_per_second : float or None
         Requests that all workers together may make in a second.
+    patience : Patience
+        For how long requests are tried again.
     max_usd : float or None
         What the run may spend at the store, in dollars.
     learn : bool
@@ -76,6 +79,7 @@ class CrawlJob:
     scope: Scope = Scope()
     costs: Costs = Costs()
     max_requests_per_second: float | None = None
+    patience: Patience = Patience()
     max_usd: float | None = None
     learn: bool = True
 

@@ -29,7 +29,7 @@ from crawler.executors import Executor
 from crawler.job import CrawlJob
 from crawler.listing import Listing, list_roots, partitions
 from crawler.report import Report
-from crawler.stores import open_store
+from crawler.stores import Traffic, open_store
 from crawler.stores.urls import printable
 
 FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000
@@ -42,6 +42,8 @@ COMMIT_SECONDS, COMMIT_RECEIPTS = 30.0, 500
 REMOVABLE = 0.1
 """Share of a catalogue's files that a run removes unasked. More of them gone at once is more often a disk that is not
 mounted, or a prefix that was renamed, than files that were deleted."""
+
+_LISTERS = 16  # pages that are asked for at once
 
 _AHEAD = 64  # partitions that are listed ahead of the crawl
 
@@ -90,11 +92,12 @@ class Crawl:
             The executor failed.
         """
         job = self._job
+        traffic = Traffic(_LISTERS, job.max_requests_per_second, job.patience)
         listing = list_roots(
             job.roots,
             include=job.include,
             exclude=job.exclude,
-            open_store=lambda url: open_store(url, job.options_for(url), adapter=job.adapter),
+            open_store=lambda url: open_store(url, job.options_for(url), adapter=job.adapter, traffic=traffic),
         )
         cut = partitions(listing, first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
         with stopped_by_signals(self._stop), ahead(cut, _AHEAD, self._stop) as todo:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
+from crawler.stores.traffic import Patient, Traffic
 from crawler.stores.urls import S3_SCHEMES, as_url, one_line, scheme_of
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Fetched",
     "ObjectRef",
     "ObjectStore",
+    "Traffic",
     "as_url",
     "is_known_scheme",
     "open_store",
@@ -34,7 +36,11 @@ _OBSTORE_OPTIONS = frozenset({"headers", "client_options", "retry_config"})
 
 
 def open_store(
-    url_or_scheme: str, storage_options: Mapping[str, object] | None = None, *, adapter: Adapter = "auto"
+    url_or_scheme: str,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    adapter: Adapter = "auto",
+    traffic: Traffic | None = None,
 ) -> ObjectStore:
     """Return the store that reads URLs of one scheme.
 
@@ -51,6 +57,10 @@ def open_store(
         ``auto``: the system's own calls for ``file``, obstore for ``http(s)`` and ``s3``, fsspec for all
         others.
 
+    traffic : Traffic, optional
+        What requests are made through: tried again, limited and counted. Without it each library tries again by itself.
+        The local disk and memory have none.
+
     Raises
     ------
     UsageError
@@ -66,10 +76,28 @@ def open_store(
             f"no store reads {one_line(scheme)}:// URLs "
             "(known: file, http, https, memory, s3, gs, az, abfs, ftp, sftp and the others of fsspec)"
         )
+    if traffic is not None and scheme not in ("file", "memory"):
+        return Patient(_opened(scheme, _trying_once(scheme, options, adapter), adapter, traffic), traffic)
+    return _opened(scheme, options, adapter, traffic)
+
+
+def _trying_once(scheme: str, options: Mapping[str, object], adapter: Adapter) -> dict[str, object]:
+    """Return the options that keep a library from making requests again by itself, unless they say how."""
+    if scheme in S3_SCHEMES:
+        config, retries = options.get("config_kwargs") or {}, options.get("retry_config") or {}
+        if isinstance(config, Mapping) and isinstance(retries, Mapping):
+            once = {"retries": {"mode": "standard", "total_max_attempts": 1}}
+            return {**options, "config_kwargs": {**once, **config}, "retry_config": {"max_retries": 0, **retries}}
+    elif scheme in _WEB and adapter != "fsspec" and _OBSTORE_OPTIONS.issuperset(options):
+        return {"retry_config": {"max_retries": 0}, **options}
+    return dict(options)
+
+
+def _opened(scheme: str, options: Mapping[str, object], adapter: Adapter, traffic: Traffic | None) -> ObjectStore:
     if scheme in S3_SCHEMES:
         from crawler.stores.s3 import S3Store
 
-        return S3Store(options, adapter=adapter)
+        return S3Store(options, adapter=adapter, traffic=traffic)
     if adapter == "obstore":
         return _obstore(scheme, options)
     if adapter == "auto" and scheme == "file":

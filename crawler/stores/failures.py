@@ -23,6 +23,7 @@ from crawler.stores.urls import one_line, printable
 _MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
 _MAY_PASS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_TOO_MUCH = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 NO_HEAD = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 """Answers of servers that serve GET but will not hear of HEAD."""
 
@@ -40,7 +41,7 @@ def from_status(url: str, status: int) -> StoreError:
     if status == HTTPStatus.PRECONDITION_FAILED:
         return changed(url)
     if status in _MAY_PASS or status >= 500:
-        return unavailable(url, said)
+        return unavailable(url, said, "slow-down" if status in _TOO_MUCH else "server-error")
     return failed(url, said)
 
 
@@ -58,7 +59,7 @@ def from_os_error(url: str, error: OSError) -> StoreError:
     if isinstance(error, PermissionError):
         return denied(url)
     if isinstance(error, TimeoutError):
-        return unavailable(url, "timed out")
+        return unavailable(url, "timed out", "time-out")
     # The system's own words: str(error) would repeat the path, and a library's text can hold anything.
     said = os.strerror(error.errno) if error.errno else type(error).__name__
     return unavailable(url, said[:1].lower() + said[1:])
@@ -86,9 +87,9 @@ def range_ignored(url: str) -> RangeIgnoredError:
     )
 
 
-def unavailable(url: str, said: str) -> StoreUnavailableError:
+def unavailable(url: str, said: str, kind: str = "connection") -> StoreUnavailableError:
     """Say that the store of ``url`` did not answer as it should, and may do so later."""
-    return StoreUnavailableError(printable(url), one_line(said))
+    return StoreUnavailableError(printable(url), one_line(said), kind)
 
 
 def failed(url: str, said: str) -> StoreError:
@@ -130,7 +131,7 @@ def fetched(asked: ObjectRef, span: ByteRange, data: bytes, answer: ObjectRef) -
     if size is not None:
         wanted = max(0, min(span.stop, size) - span.start)
         if len(data) != wanted:
-            raise unavailable(asked.url, f"answer has {len(data)} bytes, {wanted} were asked for")
+            raise unavailable(asked.url, f"answer has {len(data)} bytes, {wanted} were asked for", "short-body")
     return Fetched(
         data,
         ObjectRef(

@@ -71,15 +71,17 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], Callable[[str], StoreError]]
 )
 # What the text of an error, its Debug dump included, tells of its cause; the first that is found counts.
 _CAUSES = (
-    (re.compile(r"ConnectionRefused"), "connection refused"),
-    (re.compile(r"dns error|lookup address"), "host name not known"),
+    (re.compile(r"ConnectionRefused"), "connection refused", "refused"),
+    (re.compile(r"dns error|lookup address"), "host name not known", "no-host"),
     (
         re.compile(r"invalid peer certificate|InvalidCertificate|AlertReceived|InvalidContentType"),
         "certificate or TLS error",
+        "tls",
     ),
-    (re.compile(r"kind: Timeout|TimedOut|timed out"), "timed out"),
-    (re.compile(r"IncompleteBody|UnexpectedEof|kind: Interrupted|ConnectionReset"), "answer was cut short"),
-    (re.compile(r"kind: Connect\b|error sending request|HTTP error"), "connection failed"),
+    (re.compile(r"kind: Timeout|TimedOut|timed out"), "timed out", "time-out"),
+    (re.compile(r"ConnectionReset"), "answer was cut short", "reset"),
+    (re.compile(r"IncompleteBody|UnexpectedEof|kind: Interrupted"), "answer was cut short", "short-body"),
+    (re.compile(r"IncompleteMessage|kind: Connect\b|error sending request|HTTP error"), "connection failed", "reset"),
 )
 
 # A character of a URL's path that object_store sends as it stands, or one that it encodes just so. Anything
@@ -309,9 +311,9 @@ def from_obstore(url: str, error: Exception) -> StoreError:
             return meaning(url)
     if isinstance(error, obstore.exceptions.NotSupportedError) and "Range request" in said:
         return range_ignored(url)
-    for pattern, cause in _CAUSES:
+    for pattern, cause, kind in _CAUSES:
         if pattern.search(said):
-            return unavailable(url, cause)
+            return unavailable(url, cause, kind)
     if isinstance(error, (obstore.exceptions.InvalidPathError, ValueError)):
         return failed(url, "obstore cannot name an object here: read it with --store fsspec")
     return failed(url, f"{type(error).__name__}: {one_line(said.partition('Debug source')[0].strip(), limit=120)}")

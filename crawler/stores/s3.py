@@ -26,6 +26,7 @@ from crawler.stores.object_store import CLIENT_OPTIONS
 from crawler.stores.s3_errors import Asked, from_s3_obstore, is_range_ignored, is_wrong_region, named_region, status_of
 from crawler.stores.s3_options import understood
 from crawler.stores.s3_session import STALL_SECONDS, Endpoint, S3Session, if_match, split
+from crawler.stores.traffic import Traffic
 
 # As s3fs is told: four tries. An address that takes connections and never answers costs 27 s.
 RETRY_CONFIG = {
@@ -64,6 +65,9 @@ class S3Store:
     adapter : {"auto", "obstore", "fsspec"}
         What reads. ``obstore`` leaves keys to s3fs that it cannot name, but no option. Listing is s3fs' always.
 
+    traffic : Traffic, optional
+        What pages of listings are asked for through.
+
     Raises
     ------
     UsageError
@@ -71,14 +75,18 @@ class S3Store:
     """
 
     def __init__(
-        self, storage_options: Mapping[str, object], *, adapter: Literal["auto", "obstore", "fsspec"] = "auto"
+        self,
+        storage_options: Mapping[str, object],
+        *,
+        adapter: Literal["auto", "obstore", "fsspec"] = "auto",
+        traffic: Traffic | None = None,
     ) -> None:
         self._options = understood(storage_options)
         if adapter == "obstore" and self._options.only_s3fs:
             raise UsageError(f"obstore takes no storage option {self._options.only_s3fs}: use adapter fsspec")
         self._reads_by_obstore = adapter == "obstore" or (adapter == "auto" and not self._options.only_s3fs)
         self._asked = Asked(self._options.anon, self._options.requester_pays)
-        self._session = S3Session(self._options)
+        self._session = S3Session(self._options, traffic)
         self._lock = threading.Lock()
         self._buckets: dict[str, _Bucket] = {}
         self._endpoint: Endpoint | None = None

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 import aiohttp
 import botocore.exceptions as bc
 
-from crawler.errors import ArchivedError, ObjectChangedError, StoreError
+from crawler.errors import ArchivedError, ObjectChangedError, StoreError, StoreUnavailableError
 from crawler.stores.failures import denied, failed, from_os_error, from_status, missing, range_ignored, unavailable
 from crawler.stores.object_store import from_obstore
 from crawler.stores.urls import one_line, printable
@@ -55,15 +56,16 @@ _MEANINGS: Mapping[str, tuple[Callable[[str, str], StoreError], str]] = {
     "InvalidBucketName": (failed, "is not a name that S3 knows"),
     "InvalidURI": (failed, "is not a name that S3 knows"),
     **dict.fromkeys(_MOVED, (failed, _WRONG_REGION)),
-    **dict.fromkeys(_BUSY, (unavailable, "store is busy")),
+    **dict.fromkeys(_BUSY, (partial(unavailable, kind="slow-down"), "store is busy")),
 }
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _REGION = re.compile(r"<Region>([a-z0-9-]{1,32})</Region>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CAUSES = (
-    ((bc.ReadTimeoutError, bc.ConnectTimeoutError, TimeoutError), "timed out"),
-    (bc.SSLError, "certificate or TLS error"),
-    ((bc.ConnectionClosedError, bc.ResponseStreamingError, bc.IncompleteReadError), "answer was cut short"),
+    ((bc.ReadTimeoutError, bc.ConnectTimeoutError, TimeoutError), "timed out", "time-out"),
+    (bc.SSLError, "certificate or TLS error", "tls"),
+    (bc.ConnectionClosedError, "answer was cut short", "reset"),
+    ((bc.ResponseStreamingError, bc.IncompleteReadError), "answer was cut short", "short-body"),
 )
 _BARE_REDIRECT = "redirect without LOCATION"
 
@@ -110,7 +112,14 @@ def from_code(url: str, code: str, status: int | None, asked: Asked) -> StoreErr
         return failed(url, f"store said {shown or 'nothing'}")
     mapped = from_status(url, status)
     plain = not code or isinstance(mapped, ObjectChangedError)
-    return mapped if plain else type(mapped)(mapped.url, f"{mapped.reason} ({one_line(code, limit=64)})")
+    return mapped if plain else _with_code(mapped, one_line(code, limit=64))
+
+
+def _with_code(mapped: StoreError, code: str) -> StoreError:
+    reason = f"{mapped.reason} ({code})"
+    if isinstance(mapped, StoreUnavailableError):
+        return StoreUnavailableError(mapped.url, reason, mapped.kind)
+    return type(mapped)(mapped.url, reason)
 
 
 def _forbidden(url: str, shown: str, asked: Asked) -> StoreError:
@@ -136,9 +145,9 @@ def from_botocore(url: str, error: Exception, asked: Asked) -> StoreError:
             return from_code(url, "" if code.isdigit() else code, status, asked)
     if (said := _of_credentials(error)) is not None:
         return denied(url, said)
-    for kinds, cause in _CAUSES:
+    for kinds, cause, kind in _CAUSES:
         if isinstance(error, kinds):
-            return unavailable(url, cause)
+            return unavailable(url, cause, kind)
     # The cause of what could not connect, or broke off, is of aiohttp, under one name or another.
     for one in (error, getattr(error, "kwargs", {}).get("error"), error.__cause__):
         if isinstance(one, aiohttp.ClientError):

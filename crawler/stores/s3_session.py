@@ -39,6 +39,7 @@ from crawler.stores.failures import (
 )
 from crawler.stores.s3_errors import NO_CREDENTIALS, Asked, from_botocore
 from crawler.stores.s3_options import OF_SESSION, S3Options
+from crawler.stores.traffic import Traffic
 from crawler.stores.urls import printable
 from crawler.stores.web import CONNECT_SECONDS, hang_up
 
@@ -104,9 +105,12 @@ class S3Session:
     Parameters
     ----------
     options : S3Options
+    traffic : Traffic, optional
+        What pages of listings are asked for through.
     """
 
-    def __init__(self, options: S3Options) -> None:
+    def __init__(self, options: S3Options, traffic: Traffic | None = None) -> None:
+        self._traffic = traffic
         self._options = options
         self._lock = threading.Lock()
         self._opened: tuple[asyncio.AbstractEventLoop, Any, Any] | None = None
@@ -125,7 +129,7 @@ class S3Session:
         token: Mapping[str, str] = {}
         while True:
             asked = {"Bucket": bucket, "Prefix": prefix, **token, **self._pays}
-            page = self._call(url, "list_objects_v2", asked)
+            page = self._page(url, asked)
             if contents := page.get("Contents"):
                 yield _listed(bucket, contents)
             if not page.get("IsTruncated"):
@@ -134,6 +138,11 @@ class S3Session:
             if not following or following == token.get("ContinuationToken"):
                 raise failed(url, "listing broke off: the store names no next page")
             token = {"ContinuationToken": following}
+
+    def _page(self, url: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self._traffic is None:
+            return self._call(url, "list_objects_v2", asked)
+        return self._traffic.ask(lambda: self._call(url, "list_objects_v2", asked))
 
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
@@ -255,7 +264,8 @@ class S3Session:
         if self._opened is None or _answer(error) is not None or not isinstance(mapped, StoreUnavailableError):
             return mapped
         endpoint = printable(str(self._opened[2].meta.endpoint_url))
-        return unavailable(mapped.url, f"{mapped.reason} ({endpoint}): check --endpoint-url and the network")
+        said = f"{mapped.reason} ({endpoint}): check --endpoint-url and the network"
+        return unavailable(mapped.url, said, mapped.kind)
 
     def _open(self, url: str) -> tuple[asyncio.AbstractEventLoop, Any, Any]:
         with self._lock:

@@ -67,15 +67,13 @@ _NOT_OF_REQUESTS = frozenset(
         "use_listings_cache",
     }
 )
-_CAUSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (TimeoutError, "timed out"),  # aiohttp's and fsspec's time-outs are children of it
-    (aiohttp.ClientConnectorDNSError, "host name not known"),
-    (ConnectionRefusedError, "connection refused"),
-    (aiohttp.ClientSSLError, "certificate or TLS error"),
-    (
-        (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionResetError),
-        "answer was cut short",
-    ),
+_CAUSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
+    (TimeoutError, "timed out", "time-out"),  # aiohttp's and fsspec's time-outs are children of it
+    (aiohttp.ClientConnectorDNSError, "host name not known", "no-host"),
+    (ConnectionRefusedError, "connection refused", "refused"),
+    (aiohttp.ClientSSLError, "certificate or TLS error", "tls"),
+    (aiohttp.ClientPayloadError, "answer was cut short", "short-body"),
+    ((aiohttp.ServerDisconnectedError, ConnectionResetError), "answer was cut short", "reset"),
 )
 
 
@@ -264,9 +262,9 @@ def from_client_error(url: str, error: Exception) -> StoreError:
     if isinstance(error, (ValueError, aiohttp.InvalidURL)):
         return failed(url, "is not a URL that can be asked for")
     for cause in (error, error.__cause__):
-        for kinds, said in _CAUSES:
+        for kinds, said, kind in _CAUSES:
             if isinstance(cause, kinds):
-                return unavailable(url, said)
+                return unavailable(url, said, kind)
     return unavailable(url, f"connection failed ({type(error).__name__})")
 
 

@@ -7,7 +7,7 @@ receives requests for hosts that no name server knows.
 from __future__ import annotations
 
 import http.client
-from typing import Self
+from typing import ClassVar, Self
 from urllib.parse import urlsplit
 
 from tests.servers import Answer, Handler, Request, Server
@@ -15,43 +15,7 @@ from tests.servers import Answer, Handler, Request, Server
 _OF_CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding"})
 
 
-class Proxy:
-    """Hands every request on to ``upstream``, as it is.
-
-    Attributes
-    ----------
-    requests : list[Request]
-        In the order they came; ``path`` as it was sent, ``host`` among the headers.
-    answered : list[Answer]
-        What they were answered with, each noted before it is sent.
-    answers : list[tuple[int, dict[str, str], bytes]]
-        Status, headers and body to answer the next requests with, in place of what upstream would say.
-    """
-
-    def __init__(self, upstream: str) -> None:
-        self.upstream = upstream.removeprefix("http://")
-        self.requests: list[Request] = []
-        self.answered: list[Answer] = []
-        self.answers: list[tuple[int, dict[str, str], bytes]] = []
-
-    def __enter__(self) -> Self:
-        self._server = Server(self, _Handler).__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.__exit__()
-
-    @property
-    def origin(self) -> str:
-        return self._server.origin
-
-    @property
-    def sent(self) -> list[tuple[str, str | None, bool]]:
-        """Method, range and whether it was pinned, of all requests."""
-        return [(one.method, one.range, one.if_match is not None) for one in self.requests]
-
-
-class _Handler(Handler):
+class PassOn(Handler):
     """Has one connection to the server for each that a client has to the proxy."""
 
     def setup(self) -> None:
@@ -90,3 +54,41 @@ class _Handler(Handler):
         told = {name: value for name, value in headers.items() if name.lower() not in _OF_CONNECTION}
         length = next((told.pop(name) for name in list(told) if name.lower() == "content-length"), None)
         self.send(status, body, told, int(length) if self.command == "HEAD" and length else None)
+
+
+class Proxy:
+    """Hands every request on to ``upstream``, as it is.
+
+    Attributes
+    ----------
+    requests : list[Request]
+        In the order they came; ``path`` as it was sent, ``host`` among the headers.
+    answered : list[Answer]
+        What they were answered with, each noted before it is sent.
+    answers : list[tuple[int, dict[str, str], bytes]]
+        Status, headers and body to answer the next requests with, in place of what upstream would say.
+    """
+
+    handler: ClassVar[type[PassOn]] = PassOn
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = upstream.removeprefix("http://")
+        self.requests: list[Request] = []
+        self.answered: list[Answer] = []
+        self.answers: list[tuple[int, dict[str, str], bytes]] = []
+
+    def __enter__(self) -> Self:
+        self._server = Server(self, self.handler).__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.__exit__()
+
+    @property
+    def origin(self) -> str:
+        return self._server.origin
+
+    @property
+    def sent(self) -> list[tuple[str, str | None, bool]]:
+        """Method, range and whether it was pinned, of all requests."""
+        return [(one.method, one.range, one.if_match is not None) for one in self.requests]
