@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crawler.errors import UsageError
 from crawler.executors import InProcess
-from crawler.fits.policy import Goal, read_policy
+from crawler.fits.policy import Goal, prices, read_policy
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
@@ -30,6 +30,9 @@ def index(
     optimize: Goal = "time",
     costs: Mapping[str, float] | None = None,
     max_hdus: int | None = None,
+    max_requests_per_second: float | None = None,
+    max_usd: float | None = None,
+    file_timeout: float | None = None,
     storage_options: Mapping[str, Any] | None = None,
     catalogue_options: Mapping[str, Any] | None = None,
     allow_removals: bool = False,
@@ -62,6 +65,13 @@ def index(
     max_hdus : int, optional
         Walk no more than the first ones of each file. Those that have more are ``partial`` in the catalogue, and are
         walked again by a run that asks for more.
+    max_requests_per_second : float, optional
+        Of all workers together.
+    max_usd : float, optional
+        What requests and transfer may cost, by ``costs``. The run stops before it spends more, and ``stopped`` says
+        so; running it again goes on.
+    file_timeout : float, optional
+        Seconds after which the walk of a file is given up: such a file is ``unreadable``. Half an hour by default.
     storage_options : mapping, optional
         Of the stores of the roots, as fsspec spells them.
     catalogue_options : mapping, optional
@@ -98,6 +108,13 @@ def index(
         raise UsageError("workers cannot be negative")
     if min(concurrency or 1, max_hdus or 1) < 1 or 0 in (concurrency, max_hdus):
         raise UsageError("concurrency and max_hdus must be at least 1")
+    for name, limit in (
+        ("max_requests_per_second", max_requests_per_second),
+        ("max_usd", max_usd),
+        ("file_timeout", file_timeout),
+    ):
+        if limit is not None and not 0 < limit < float("inf"):
+            raise UsageError(f"{name} must be a number above 0")
     job = CrawlJob(
         roots=roots,
         catalogue=catalogue,
@@ -108,7 +125,10 @@ def index(
         adapter=store,
         concurrency=concurrency,
         allow_removals=allow_removals,
-        scope=Scope(policy=read_policy(optimize, costs), max_hdus=max_hdus),
+        scope=Scope(policy=read_policy(optimize, costs), max_hdus=max_hdus, timeout=file_timeout or Scope().timeout),
+        costs=prices(optimize, costs),
+        max_requests_per_second=max_requests_per_second,
+        max_usd=max_usd,
     )
 
     def tell(report: Report) -> None:

@@ -10,6 +10,9 @@
     concurrency = 64           # requests that each worker has under way at once
     optimize = "time"          # or "requests", "bytes": what to spend least of
     max_hdus = 1               # only the first headers of each file
+    max_requests_per_second = 2000.0   # of all workers together
+    max_usd = 25.0             # what requests and transfer may cost
+    file_timeout = 1800.0      # seconds after which a file is given up
     store = "auto"             # what reads the files: or "obstore", "fsspec"
     allow_removals = false     # of more than a tenth of the catalogue at once
 
@@ -55,6 +58,9 @@ _KEYS = {
         "concurrency": _POSITIVE,
         "optimize": _GOAL,
         "max_hdus": _POSITIVE,
+        "max_requests_per_second": _AMOUNT,
+        "max_usd": _AMOUNT,
+        "file_timeout": _AMOUNT,
         "store": _STORE,
         "allow_removals": _FLAG,
     },

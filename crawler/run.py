@@ -20,6 +20,7 @@ from crawler.background import ahead, stopped_by_signals
 from crawler.budget import Budget
 from crawler.catalogue.fragments import Fragment, read_fragment
 from crawler.catalogue.log import CatalogueLog, Change, Snapshot, first_line
+from crawler.catalogue.orphans import delete_orphans
 from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
 from crawler.catalogue.runs import Run, keep_run
 from crawler.catalogue.urls import Urls
@@ -118,6 +119,7 @@ class Crawl:
                 if not (self.report.interrupted or self.report.stopped):
                     self._remove_gone(before, listing)
                 self._merge()
+                delete_orphans(self._log, job.crawl)
         return self._tell()
 
     @contextmanager

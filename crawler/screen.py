@@ -9,8 +9,10 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -19,6 +21,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from crawler.catalogue.runs import Run
+from crawler.errors import CrawlerError
 from crawler.report import Report
 from crawler.stores.urls import one_line
 
@@ -74,6 +78,81 @@ class Progress:
         return Text(", ".join(parts))
 
 
+class JsonLog:
+    """What happens in a crawl, as JSON objects on lines of their own, for machines.
+
+    Each has ``time`` (UTC, ISO 8601), ``event`` (``begun``, ``listed``, ``committed``, ``walking`` every ten seconds,
+    ``lost`` and ``ended``), the crawl's id, and the counts of its report so far.
+
+    Parameters
+    ----------
+    out : text stream
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._told: dict[str, Any] = {}
+        self._last_line = time.monotonic()
+        self._report: Report | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[JsonLog]:
+        """Write while the crawl runs."""
+        try:
+            yield self
+        except CrawlerError as error:
+            self._write("failed", error=str(error))
+            raise
+        if self._report is not None:
+            self._write("ended")
+
+    def __call__(self, report: Report) -> None:
+        """Take the report as it stands now."""
+        self._report = report
+        now = {"begun": True, "listed": report.listing_ended, "committed": report.version, "lost": report.lost}
+        changed = [event for event, value in now.items() if value and value != self._told.get(event)]
+        self._told = now
+        for event in changed:
+            self._write(event)
+        if not changed and time.monotonic() - self._last_line >= PLAIN_SECONDS:
+            self._write("walking")
+
+    def _write(self, event: str, **more: Any) -> None:
+        self._last_line = time.monotonic()
+        told: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **more}
+        if self._report is not None:
+            told |= {"crawl": self._report.crawl, "catalogue": self._report.catalogue, **self._report.counts()}
+        print(json.dumps(told), file=self._out, flush=True)
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """Print the runs of a catalogue for a person, one a line."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for name in ("began (UTC)", "took", "who", "outcome", "walked", "not ok", "removed", "requests", "usd", "version"):
+        table.add_column(name, justify="left" if name in {"began (UTC)", "who", "outcome"} else "right")
+    table.add_column("roots", overflow="fold")
+    for run in runs:
+        counts = run.counts
+        walked = Counter(counts.get("walked", {}))
+        cells = [
+            f"{run.began:%Y-%m-%d %H:%M:%S}",
+            clock(counts.get("seconds", 0.0)),
+            run.who,
+            f"last heard of {run.heard:%H:%M:%S}" if run.outcome == "running" else run.outcome,
+            f"{walked.total():,}",
+            ", ".join(f"{count:,} {kind}" for kind, count in sorted(walked.items()) if kind != "ok"),
+            f"{counts.get('removed', 0):,}",
+            f"{counts.get('requests', 0):,}",
+            f"{counts.get('usd', 0.0):,.2f}",
+            str(counts.get("version")),
+            " ".join(run.what.get("roots", ())),
+        ]
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
+        if run.error:
+            table.add_row("", *[""] * 9, Text(one_line(run.error)))
+    Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 400).print(table)
+
+
 def summary(report: Report) -> str:
     """Return what a finished crawl did, in a few lines."""
     lines = []
@@ -86,6 +165,11 @@ def summary(report: Report) -> str:
         lines.append(f"found      {report.hdus:,} HDUs, {report.cards:,} cards")
         each = report.requests / report.files if report.files else 0
         lines.append(f"read       {size(report.bytes_read)} in {report.requests:,} requests, {each:.1f} a file")
+    if report.retries:
+        faults = ", ".join(f"{count:,} {kind}" for kind, count in report.retries.most_common())
+        lines.append(f"again      {report.retries.total():,} requests ({faults})")
+    if report.usd:
+        lines.append(f"cost       ${report.usd:,.4f} at the store's prices")
     if report.skipped:
         lines.append(f"unchanged  {report.skipped:,} files")
     if report.removed:
@@ -102,8 +186,7 @@ def _by_count(report: Report) -> list[tuple[str, int]]:
 
 def as_json(report: Report) -> str:
     """Return a report as one JSON object."""
-    names = [name for name in Report.__slots__ if name != "walked"]
-    return json.dumps({name: getattr(report, name) for name in names} | {"walked": dict(report.walked)})
+    return json.dumps({"crawl": report.crawl, "catalogue": report.catalogue, **report.counts()})
 
 
 def print_table(rows: pa.Table, *, width: int | None = None) -> None:

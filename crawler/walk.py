@@ -7,6 +7,7 @@ who reads, how many at once, or on which thread: `hdus_of` and `walk_file` read 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
@@ -55,11 +56,14 @@ class Scope:
     limits : Limits
     max_hdus : int or None
         HDUs after which a walk stops; None to walk to the end.
+    timeout : float
+        Seconds after which a walk reads no more, so that no file holds up all others.
     """
 
     policy: ReadPolicy = ReadPolicy()
     limits: Limits = Limits()
     max_hdus: int | None = None
+    timeout: float = 1800.0
 
 
 @dataclass(slots=True)
@@ -117,6 +121,7 @@ class FileWalk:
 
     Attributes
     ----------
+    scope : Scope
     ref : ObjectRef
         As the store last described it.
     compression : str or None
@@ -130,7 +135,7 @@ class FileWalk:
     """
 
     def __init__(self, ref: ObjectRef, scope: Scope = Scope(), guess: Guess = NOTHING) -> None:
-        self._scope = scope
+        self.scope = scope
         self._guess = guess
         self.ref = ref
         self.compression: str | None = None
@@ -151,7 +156,7 @@ class FileWalk:
         StoreError
             As thrown in, or an answer broke off.
         """
-        scope = self._scope
+        scope = self.scope
         walker = HeaderWalker(self.ref.size, scope.policy, scope.limits, self._guess)
         spans = self._first_reads(walker)
         pieces = (yield from self._read(spans)) if spans else [b""]
@@ -167,7 +172,7 @@ class FileWalk:
         """Return what is read first; nothing of an empty object."""
         if self.ref.size == 0:
             return []
-        if self._guess.compressed and self._scope.max_hdus is None:
+        if self._guess.compressed and self.scope.max_hdus is None:
             return [Span(0, _STREAM_READ)]
         event = walker.next_event()
         assert not isinstance(event, Hdu | EndOfFile)  # noqa: S101 - for the type checker: it has no bytes yet
@@ -195,7 +200,7 @@ class FileWalk:
             pieces = yield from self._read(spans)
 
     def _walk_stream(self, stream: _Stream) -> Generator[Hdu | Reads, Answers, None]:
-        walker = HeaderWalker(None, self._scope.policy, self._scope.limits)
+        walker = HeaderWalker(None, self.scope.policy, self.scope.limits)
         while not isinstance(event := walker.next_event(), EndOfFile):
             if isinstance(event, Hdu):
                 yield event
@@ -211,7 +216,7 @@ class FileWalk:
 
     def _is_enough(self, hdu: Hdu, size: int | None) -> bool:
         """Tell whether to stop after an HDU. A file that ends with it is walked to its end, which takes no read."""
-        self.stopped = hdu.index + 1 == self._scope.max_hdus and (size is None or size > hdu.end)
+        self.stopped = hdu.index + 1 == self.scope.max_hdus and (size is None or size > hdu.end)
         return self.stopped
 
     def _read(self, spans: list[Span]) -> Generator[Reads, Answers, list[bytes]]:
@@ -261,7 +266,7 @@ class FileWalk:
 
     def _read_stream(self, start: int) -> Generator[Reads, Answers, bytes]:
         """Read a compressed file on from ``start``: all that can be held, unless less may do."""
-        length = _STREAM_READ if self._scope.max_hdus is None else min(start, _STREAM_READ)
+        length = _STREAM_READ if self.scope.max_hdus is None else min(start, _STREAM_READ)
         (data,) = yield from self._read([Span(start, start + length)])
         return data
 
@@ -344,12 +349,13 @@ def walk_steps(
     Nothing that the file or its store could cause, the errors thrown in among it.
     """
     requests = bytes_read = round_trips = 0
+    deadline = time.monotonic() + scope.timeout
     for attempt in range(1, _CHANGES + 1):
         walk = FileWalk(ref, scope, guess)
         result = FileResult(walk.ref)
         changed = False
         try:
-            yield from _collected(walk, result.hdus)
+            yield from _collected(walk, result.hdus, deadline)
         except FormatError as fault:
             result.status, result.error = fault.status, str(fault)
         except ObjectChangedError as fault:
@@ -379,8 +385,8 @@ def walk_steps(
     return result
 
 
-def _collected(walk: FileWalk, hdus: list[Hdu]) -> Generator[Reads, Answers, None]:
-    """Pass on the reads of a walk, and keep its HDUs."""
+def _collected(walk: FileWalk, hdus: list[Hdu], deadline: float) -> Generator[Reads, Answers, None]:
+    """Pass on the reads of a walk until a moment, and keep its HDUs."""
     steps = walk.steps()
     answers: Answers | None = None
     while True:
@@ -392,6 +398,9 @@ def _collected(walk: FileWalk, hdus: list[Hdu]) -> Generator[Reads, Answers, Non
             hdus.append(step)
             answers = None
             continue
+        if time.monotonic() > deadline:
+            limit = walk.scope.timeout
+            raise StoreUnavailableError(walk.ref.url, f"walk given up after {limit:,.0f} s: --file-timeout allows more")
         answers = yield step
 
 

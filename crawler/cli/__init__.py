@@ -16,7 +16,7 @@ import click
 
 import crawler
 from crawler.cli import options
-from crawler.errors import CrawlerError, FormatError, UsageError
+from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
 
 if TYPE_CHECKING:
     from crawler.headers import HeaderUnit
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415, T201
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+_GOES_ON = "what was walked is in the catalogue, the same command goes on from there"
 
 
 def main() -> NoReturn:
@@ -95,6 +98,18 @@ def catalogue_argument(command: Command) -> Command:
     "--concurrency", type=click.IntRange(1), help="Requests each process makes at once. Default: what suits the store."
 )
 @click.option(
+    "--max-requests-per-second",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Requests of all processes together.",
+)
+@click.option(
+    "--max-usd",
+    type=click.FloatRange(0, min_open=True),
+    metavar="USD",
+    help="Stop before requests and transfer cost more (prices: --cost); the same command with more goes on.",
+)
+@click.option(
     "--allow-removals",
     is_flag=True,
     default=None,
@@ -105,7 +120,8 @@ def catalogue_argument(command: Command) -> Command:
 @options.catalogue_flag
 @options.store_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def index(job_file: str | None, as_json: bool, **given: Any) -> int:
+@click.option("--log-json", is_flag=True, help="Say on standard error what happens as JSON, one object a line.")
+def index(job_file: str | None, as_json: bool, log_json: bool, **given: Any) -> int:
     """Index the headers of every FITS file below ROOTS.
 
     ROOTS are folders, files, URLs, and lists of them: @keys.txt or @keys.parquet. Run it again on the same catalogue
@@ -120,8 +136,12 @@ def index(job_file: str | None, as_json: bool, **given: Any) -> int:
     scheduler = arguments.pop("scheduler", None)
     if scheduler is None:
         arguments.setdefault("workers", os.cpu_count() or 1)
-    with _client(scheduler) as client, screen.Progress(Console(stderr=True)).shown() as progress:
-        report = api.index(**arguments, client=client, progress=progress)
+    shown = screen.JsonLog(sys.stderr) if log_json else screen.Progress(Console(stderr=True))
+    with _client(scheduler) as client, shown.shown() as progress:
+        try:
+            report = api.index(**arguments, client=client, progress=progress)
+        except StoreDownError as error:
+            return fail(f"{error}; {_GOES_ON}", 1)
     if as_json:
         print(screen.as_json(report))
     elif not report.nothing_found or report.removed:
@@ -141,7 +161,9 @@ def _client(scheduler: str | None) -> AbstractContextManager[Any]:
 def _code_of(report: Report) -> int:
     """Say what a crawl could not do, if anything, and return the exit code."""
     if report.interrupted:
-        return fail("interrupted; what was walked is in the catalogue, the same command goes on from there", 130)
+        return fail(f"interrupted; {_GOES_ON}", 130)
+    if report.stopped:
+        return fail(f"{report.stopped}; {_GOES_ON}", 1)
     if report.nothing_found and not report.removed:
         return fail(report.nothing_found, 1)
     if report.files and report.walked["unreadable"] == report.listed:
@@ -235,6 +257,27 @@ def info(catalogue: str, version: int | None, catalogue_options: dict[str, Any])
     span = opened.sql("SELECT count(DISTINCT crawl) AS crawls, max(walked_at) AS latest FROM files").to_pylist()[0]
     if span["latest"] is not None:
         print(f"  walked by {span['crawls']:,} runs, the latest on {span['latest']:%Y-%m-%d at %H:%M} UTC")
+
+
+@commands.command()
+@click.argument("catalogue")
+@click.option("-n", "latest", type=click.IntRange(1), default=20, show_default=True, help="How many, the latest first.")
+@click.option("--json", "as_json", is_flag=True, help="Print all that is known of each as JSON, one object a line.")
+@options.catalogue_flag
+def runs(catalogue: str, latest: int, as_json: bool, catalogue_options: dict[str, Any]) -> None:
+    """List the runs that wrote a catalogue: who, when, what, and what came of it."""
+    from crawler import screen
+    from crawler.catalogue.log import CatalogueLog
+    from crawler.catalogue.runs import runs_of
+
+    log = CatalogueLog(catalogue, catalogue_options)
+    log.open()  # says where there is no catalogue
+    found = runs_of(log.folder, latest)
+    if as_json:
+        for run in found:
+            print(run.as_json())
+    else:
+        screen.print_runs(found)
 
 
 @commands.command()

@@ -197,6 +197,12 @@ def scope_flags(command: Command) -> Command:
             "--max-hdus", type=click.IntRange(1), metavar="N", help="Walk only the first N HDUs of each file."
         ),
         click.option("--primary-only", is_flag=True, help="Only the primary HDU of each file."),
+        click.option(
+            "--file-timeout",
+            type=click.FloatRange(0, min_open=True),
+            metavar="S",
+            help="Seconds for one file. Default: 1800.",
+        ),
     )
     for option in reversed(flags):
         gathered = option(gathered)

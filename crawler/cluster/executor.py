@@ -6,6 +6,7 @@ scheduler; workers write fragments into the catalogue's own storage.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ class DaskExecutor:
         underway = Underway(self._client, job)
         work = _Work(job, todo)
         failure: Exception | None = None  # raised once what is under way is collected
+        quiet = logging.getLogger("asyncio")
+        quiet.addFilter(_is_news)
         try:
             while True:
                 while not (failure or stop.is_set()) and underway.has_room():
@@ -73,8 +76,14 @@ class DaskExecutor:
                     failure = failure or error
         finally:
             underway.abandon()
+            quiet.removeFilter(_is_news)
         if failure is not None:
             raise failure
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a line of asyncio's log says anything: a result that is lost as it is fetched leaves an AllExit."""
+    return not (record.exc_info and type(record.exc_info[1]).__name__ == "AllExit")
 
 
 class _Work:

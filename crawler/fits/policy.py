@@ -113,6 +113,18 @@ def _blocks(size: float, least: int) -> int:
     return max(least, round(size / BLOCK)) * BLOCK
 
 
+def prices(goal: Goal = "time", figures: Mapping[str, float] | None = None) -> Costs:
+    """Return what a store charges: as `GOALS` has it, but that a request is never taken to be free.
+
+    Parameters
+    ----------
+    goal, figures
+        As of `read_policy`.
+    """
+    charged = {"usd_per_request": Costs().usd_per_request, **(figures or {})}
+    return replace(GOALS[goal], **charged)
+
+
 def read_policy(goal: Goal = "time", figures: Mapping[str, float] | None = None) -> ReadPolicy:
     """Return the policy for a goal, some of its figures being known better.
 

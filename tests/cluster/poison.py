@@ -1,4 +1,4 @@
-"""A preload of Dask workers: walks of some files end the process that tries, as a fault in a library below Python would.
+"""A preload of Dask workers: walks of some files end the process that tries, as a fault below Python would.
 
 Such files are those with ``poison`` in their name.
 """

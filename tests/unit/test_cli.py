@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from crawler import __version__, api, cluster
+from crawler import __version__, api
 from crawler.catalogue.reader import Catalogue
 from crawler.cli import main
 from crawler.cli.options import merged, nested, read_value
-from crawler.cluster import local_client
+from crawler.cluster import clients, local_client
 from crawler.errors import UsageError
 from crawler.report import Report
 from tests.conftest import TREE_FILES
@@ -137,7 +137,7 @@ class TestIndex:
         assert Catalogue("made").files.count_rows() == TREE_FILES
 
     def test_no_cluster(self, crawler: Run, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cluster, "_CONNECT", 0.3)
+        monkeypatch.setattr(clients, "_CONNECT", 0.3)
         ended = crawler("index", tree, "-c", "made", "--scheduler", "tcp://127.0.0.1:1")
         assert (ended.code, ended.out) == (1, "")
         assert ended.fault.startswith("no Dask scheduler answers at tcp://127.0.0.1:1")
@@ -647,7 +647,7 @@ class TestJobFile:
     def test_scheduler_in_place_of_workers(
         self, crawler: Run, asked: list[Asked], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cluster, "_CONNECT", 0.3)
+        monkeypatch.setattr(clients, "_CONNECT", 0.3)
         ended = crawler("index", "--job", "job.toml", "--scheduler", "tcp://127.0.0.1:1")
         assert ended.code == 1
         assert ended.fault.startswith("no Dask scheduler answers")
