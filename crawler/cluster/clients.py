@@ -24,6 +24,9 @@ _CONNECT = 10
 """Seconds in which a scheduler must answer."""
 
 _LOCAL = {
+    # After so long another worker takes the place of one that could not be begun again. Not sooner: one that is being
+    # begun for the second time would be ended in the middle of it.
+    "distributed.deploy.lost-worker-timeout": "60s",
     # After how many more deaths of workers a partition is cut into pieces: here workers die of what they are given.
     "distributed.scheduler.allowed-failures": 1,
 }

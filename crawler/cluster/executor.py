@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -22,6 +22,9 @@ from crawler.job import CrawlJob
 PIECES = 16
 """Into how many a partition is cut that killed worker after worker: the one file of 2,000 that does it is found after
 three cuts."""
+
+TRIALS = 2
+"""How often a file must end its workers, alone: one of their deaths may have had another cause."""
 
 LOOK_BACK, LOSSES = 32, 12
 """Of so many partitions and pieces that ended last, how many may be lost before the workers are taken to be at fault,
@@ -90,8 +93,9 @@ class _Work:
     """What is to be crawled next, and what to do about partitions that are lost with worker after worker.
 
     Those are cut into pieces, down to single files, the suspects. These wait until nothing else is under way, and are
-    then walked one at a time. One that still ends its workers, while a file that was walked before does not, does it
-    itself: it becomes a row of status ``crashed``. Where that other file ends them too, the workers are at fault.
+    then walked one at a time. One that still ends its workers, `TRIALS` times, while a file that was walked before does
+    not, does it itself: it becomes a row of status ``crashed``. Where that other file ends them too, the workers are at
+    fault.
 
     Parameters
     ----------
@@ -105,6 +109,7 @@ class _Work:
         self._pieces: deque[pa.Table] = deque()
         self._suspects: deque[pa.Table] = deque()
         self._accused: Ended | None = None
+        self._trials: Counter[str] = Counter()  # that ended badly, by url
         self._innocent: pa.Table | None = None  # one file that was walked
         self._lately: deque[bool] = deque(maxlen=LOOK_BACK)  # lost or not
 
@@ -138,11 +143,19 @@ class _Work:
             discard(self._job, outcome)
             accused, self._accused = self._accused, None
             if accused is not None and isinstance(accused.outcome, Killed):
-                yield crashed_file(self._job, accused.given.partition, accused.outcome.reason)
+                yield from self._judged(accused.given.partition, accused.outcome)
         else:
             if self._innocent is None and outcome.complete and outcome.statuses["ok"]:
                 self._innocent = given.partition.slice(0, 1)
             yield outcome
+
+    def _judged(self, suspect: pa.Table, killed: Killed) -> Iterator[Receipt]:
+        url = suspect["url"][0].as_py()
+        self._trials[url] += 1
+        if self._trials[url] < TRIALS:
+            self._suspects.append(suspect)
+        else:
+            yield crashed_file(self._job, suspect, killed.reason)
 
     def _lost(self, ended: Ended, killed: Killed) -> Receipt:
         partition = ended.given.partition
