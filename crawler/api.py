@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from crawler.catalogue.log import CatalogueLog
 from crawler.errors import UsageError
 from crawler.executors import InProcess
 from crawler.fits.policy import Goal, prices, read_policy
 from crawler.job import CrawlJob
+from crawler.listing import list_roots
 from crawler.report import Report
 from crawler.run import Crawl
-from crawler.stores import Adapter
+from crawler.stores import Adapter, open_store
 from crawler.walk import Scope
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ def index(
     roots: str | Iterable[str],
     catalogue: str,
     *,
-    client: Client | None = None,
+    client: Client | Callable[[], AbstractContextManager[Client | None]] | None = None,
     workers: int = 0,
     include: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
@@ -50,7 +53,7 @@ def index(
     catalogue : str
         Path or URL of the catalogue's folder: a catalogue, an empty folder, or none yet.
     client : distributed.Client, optional
-        A Dask cluster to crawl on.
+        A Dask cluster to crawl on; or what starts one, called once all other arguments are seen to make sense.
     workers : int
         Without a client: processes to start on this machine, or 0 to crawl in this one. A script that asks for
         processes must be guarded by ``if __name__ == "__main__":``, as for everything that starts some.
@@ -130,17 +133,36 @@ def index(
         max_requests_per_second=max_requests_per_second,
         max_usd=max_usd,
     )
+    _check(job)
 
     def tell(report: Report) -> None:
         if progress is not None:
             progress(report)
 
+    if callable(client):
+        with client() as started:
+            return _crawled(job, started, 0, tell)
+    return _crawled(job, client, workers, tell)
+
+
+def _check(job: CrawlJob) -> None:
+    """Raise what is wrong with a job as far as no store need be asked: before anybody waits for a cluster."""
+    list_roots(
+        job.roots,
+        include=job.include,
+        exclude=job.exclude,
+        open_store=lambda url: open_store(url, job.options_for(url), adapter=job.adapter),
+    )
+    CatalogueLog(job.catalogue, job.catalogue_options)
+
+
+def _crawled(job: CrawlJob, client: Client | None, workers: int, progress: Callable[[Report], None]) -> Report:
     if client is None and not workers:
-        return Crawl(job, InProcess(), tell).run()
+        return Crawl(job, InProcess(), progress).run()
 
     from crawler.cluster import DaskExecutor, local_client  # noqa: PLC0415 - Dask takes a second to load
 
     if client is not None:
-        return Crawl(job, DaskExecutor(client), tell).run()
+        return Crawl(job, DaskExecutor(client), progress).run()
     with local_client(workers) as local:
-        return Crawl(job, DaskExecutor(local), tell).run()
+        return Crawl(job, DaskExecutor(local), progress).run()

@@ -29,6 +29,11 @@
 
 All of it may be left out, and given on the command line instead. Paths are those of whoever runs it, as on the command
 line: relative ones begin at the working folder. Messages name the line and repeat no value, which may be a secret.
+
+A scheduler at ``tls://`` wants ``tls_ca_file``, ``tls_cert`` and ``tls_key``, unless Dask's own configuration has them.
+In place of both, ``class = "dask_jobqueue.SLURMCluster"``, or any other cluster of Dask's, is started for the run: with
+its keyword arguments in ``[cluster.options]``, and its size in ``[cluster.scale]`` (``jobs = 20``; or ``minimum`` and
+``maximum``, to follow the work).
 """
 
 from __future__ import annotations
@@ -44,7 +49,7 @@ from crawler.errors import UsageError
 from crawler.fits.policy import Costs, Goal
 from crawler.job import Adapter
 
-_TEXT, _TEXTS, _FLAG = "a string", "a list of strings", "true or false"
+_TEXT, _TEXTS, _FLAG, _TABLE = "a string", "a list of strings", "true or false", "a table"
 _COUNT, _POSITIVE = "a whole number, not negative", "a whole number, at least 1"
 _AMOUNT = "a number, not negative"
 _STORE, _GOAL = ("one of " + ", ".join(get_args(choice)) for choice in (Adapter, Goal))
@@ -65,10 +70,20 @@ _KEYS = {
         "allow_removals": _FLAG,
     },
     "costs": {one.name: _AMOUNT for one in fields(Costs)},
-    "cluster": {"workers": _COUNT, "scheduler": _TEXT},
+    "cluster": {
+        "workers": _COUNT,
+        "scheduler": _TEXT,
+        "class": _TEXT,
+        "options": _TABLE,
+        "scale": _TABLE,
+        "tls_ca_file": _TEXT,
+        "tls_cert": _TEXT,
+        "tls_key": _TEXT,
+    },
 }
 """Sections with what their keys must be. Those of options may hold anything."""
 
+_OF_CLASS = ("class", "options", "scale")
 _OPTIONS = ("storage_options", "catalogue_options")
 _SECTIONS = (*_KEYS, *_OPTIONS)
 
@@ -85,7 +100,9 @@ def read_job_file(path: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        Arguments of `crawler.index` by name, those that the file gives, and ``scheduler`` where it names one.
+        Arguments of `crawler.index` by name, those that the file gives, and of the section ``cluster`` whatever else is
+        there: ``scheduler``, ``tls_ca_file``, ``tls_cert``, ``tls_key``, and ``class``, ``options`` and ``scale`` as
+        ``cluster_class``, ``cluster_options`` and ``cluster_scale``.
 
     Raises
     ------
@@ -110,11 +127,22 @@ def read_job_file(path: str) -> dict[str, Any]:
         for key, value in content.items():
             if fault := _fault(section, key, value):
                 raise UsageError(f"job file {path}, line {_line_of(text, section, key)}: {fault}")
-            (arguments.setdefault("costs", {}) if section == "costs" else arguments)[key] = value
-    if "workers" in arguments and "scheduler" in arguments:
-        where = f"job file {path}, line {_line_of(text, 'cluster', 'scheduler')}"
-        raise UsageError(f"{where}: workers starts processes here, scheduler uses a cluster that runs: give one")
+            name = f"cluster_{key}" if section == "cluster" and key in _OF_CLASS else key
+            (arguments.setdefault("costs", {}) if section == "costs" else arguments)[name] = value
+    cluster = sections.get("cluster", {})
+    ways = [key for key in ("workers", "scheduler", "class") if key in cluster]
+    if fault := _fault_of_cluster(cluster, ways):
+        raise UsageError(f"job file {path}, line {_line_of(text, 'cluster', *ways[1:2])}: {fault}")
     return arguments
+
+
+def _fault_of_cluster(cluster: Mapping[str, Any], ways: list[str]) -> str | None:
+    """Return what is wrong with a cluster, or None."""
+    if len(ways) > 1:
+        return "workers starts processes here, scheduler uses a cluster that runs, class starts another kind: give one"
+    if "class" not in cluster and ("options" in cluster or "scale" in cluster):
+        return "options and scale are of a class: say which"
+    return None
 
 
 def _text_of(path: str) -> str:
@@ -170,7 +198,7 @@ def _is(value: object, kind: str) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
     if kind in (_STORE, _GOAL):
         return value in get_args(Adapter if kind == _STORE else Goal)
-    return isinstance(value, str)
+    return isinstance(value, Mapping if kind == _TABLE else str)
 
 
 def _line_of(text: str, section: str, key: str | None = None) -> int:

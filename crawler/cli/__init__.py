@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -92,8 +93,8 @@ def catalogue_argument(command: Command) -> Command:
     "--include", multiple=True, help="Glob of names to take; may be given again. Default: names that FITS files have."
 )
 @click.option("--exclude", multiple=True, help="Glob of names to leave out; may be given again.")
-@click.option("--workers", type=click.IntRange(0), help="Processes; 0 for this one alone. Default: one a core.")
-@click.option("--scheduler", metavar="ADDRESS", help="Crawl on a running Dask cluster: tcp://head-node:8786.")
+@options.cluster_flags
+@click.option("--performance-report", metavar="FILE", help="Write Dask's report of the run there, as HTML.")
 @click.option(
     "--concurrency", type=click.IntRange(1), help="Requests each process makes at once. Default: what suits the store."
 )
@@ -121,7 +122,7 @@ def catalogue_argument(command: Command) -> Command:
 @options.store_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--log-json", is_flag=True, help="Say on standard error what happens as JSON, one object a line.")
-def index(job_file: str | None, as_json: bool, log_json: bool, **given: Any) -> int:
+def index(job_file: str | None, as_json: bool, log_json: bool, performance_report: str | None, **given: Any) -> int:
     """Index the headers of every FITS file below ROOTS.
 
     ROOTS are folders, files, URLs, and lists of them: @keys.txt or @keys.parquet. Run it again on the same catalogue
@@ -133,11 +134,14 @@ def index(job_file: str | None, as_json: bool, log_json: bool, **given: Any) -> 
 
     from crawler import api, screen
 
-    scheduler = arguments.pop("scheduler", None)
-    if scheduler is None:
+    cluster = {name: arguments.pop(name) for name in list(arguments) if name in options.OF_CLUSTER - {"workers"}}
+    client = None
+    if not cluster:
         arguments.setdefault("workers", os.cpu_count() or 1)
+    if cluster or performance_report is not None:
+        client = partial(_client, cluster, arguments.pop("workers", 0), performance_report)
     shown = screen.JsonLog(sys.stderr) if log_json else screen.Progress(Console(stderr=True))
-    with _client(scheduler) as client, shown.shown() as progress:
+    with shown.shown() as progress:
         try:
             report = api.index(**arguments, client=client, progress=progress)
         except StoreDownError as error:
@@ -149,13 +153,30 @@ def index(job_file: str | None, as_json: bool, log_json: bool, **given: Any) -> 
     return _code_of(report)
 
 
-def _client(scheduler: str | None) -> AbstractContextManager[Any]:
-    """Return a client of the scheduler, or None where there is none."""
-    if scheduler is None:
-        return nullcontext()
-    from crawler.cluster import remote_client
+@contextmanager
+def _client(cluster: dict[str, Any], workers: int, performance_report: str | None) -> Iterator[Any]:
+    """Give a client of the cluster that is asked for."""
+    if not cluster and not workers:
+        raise UsageError("--performance-report is of a Dask cluster: there is none with --workers 0")
+    from crawler.cluster import ClusterPlan, Tls, local_client, planned_client, remote_client, reported
+    from crawler.stores.urls import one_line
 
-    return remote_client(scheduler)
+    if "scheduler" in cluster:
+        tls = Tls(cluster.get("tls_ca_file"), cluster.get("tls_cert"), cluster.get("tls_key"))
+        made = remote_client(cluster["scheduler"], tls)
+    elif "cluster_class" in cluster:
+        plan = ClusterPlan(
+            cluster["cluster_class"], cluster.get("cluster_options", {}), cluster.get("cluster_scale", {})
+        )
+        made = planned_client(plan)
+    elif cluster:
+        raise UsageError("certificates are of a scheduler: give --scheduler tls://...")
+    else:
+        made = local_client(workers)
+    with made as client, reported(client, performance_report):
+        if cluster and client.dashboard_link:
+            print(f"dashboard: {one_line(client.dashboard_link, limit=500)}", file=sys.stderr)
+        yield client
 
 
 def _code_of(report: Report) -> int:

@@ -236,6 +236,29 @@ def store_flag(command: Command) -> Command:
     return click.option("--store", type=kinds, help="What reads the files. Default: auto.")(command)
 
 
+OF_CLUSTER = {"workers", "scheduler", "cluster_class", "cluster_options", "cluster_scale"} | {
+    "tls_ca_file",
+    "tls_cert",
+    "tls_key",
+}
+"""Names that a job file gives to what its section [cluster] says."""
+
+
+def cluster_flags(command: Command) -> Command:
+    """Add the options that say on which machines to crawl."""
+    flags = (
+        click.option("--workers", type=click.IntRange(0), help="Processes; 0 for this one alone. Default: one a core."),
+        click.option("--scheduler", metavar="ADDRESS", help="Crawl on a running Dask cluster: tcp://head-node:8786."),
+        click.option("--cluster", metavar="FILE", help="Crawl on the cluster that a file describes."),
+        click.option("--tls-ca-file", metavar="PEM", help="Who signs for a scheduler at tls://."),
+        click.option("--tls-cert", metavar="PEM", help="Our certificate for it."),
+        click.option("--tls-key", metavar="PEM", help="And its key."),
+    )
+    for option in reversed(flags):
+        command = option(command)
+    return command
+
+
 def with_job_file(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a run: what the command line gives, over what the job file does.
 
@@ -257,11 +280,19 @@ def with_job_file(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         The job file cannot be read, or something is missing or contradicts itself.
     """
     over = {name: value for name, value in given.items() if value is not None and value not in ((), {})}
-    if "workers" in over and "scheduler" in over:
-        raise UsageError("--workers starts processes here, --scheduler uses a cluster that runs: give one of them")
+    cluster_file = over.pop("cluster", None)
+    if sum(("workers" in over, "scheduler" in over, cluster_file is not None)) > 1:
+        raise UsageError(
+            "--workers starts processes here, --scheduler uses a running cluster, --cluster a file's: give one of them"
+        )
     told = read_job_file(path) if path is not None else {}
-    if "workers" in over or "scheduler" in over:  # of the two ways to run it, the command line says which
-        told = {name: value for name, value in told.items() if name not in ("workers", "scheduler")}
+    if "workers" in over or "scheduler" in over or cluster_file:  # of the ways to run it, the command line says which
+        told = {name: value for name, value in told.items() if name not in OF_CLUSTER}
+    if cluster_file is not None:
+        cluster = read_job_file(cluster_file)
+        if set(cluster) - OF_CLUSTER or not cluster:
+            raise UsageError(f"{cluster_file}: a file for --cluster has the section [cluster] and those below it alone")
+        told |= cluster
     arguments = merged(told, over)
     where = f"in the section [crawl] of {path}" if path is not None else "in a job file (--job FILE)"
     if not arguments.get("roots"):

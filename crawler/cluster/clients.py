@@ -7,10 +7,12 @@ import inspect
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -208,6 +210,34 @@ def planned_client(plan: ClusterPlan) -> Iterator[Client]:
     finally:
         with suppress(Exception):  # what came of the crawl matters more
             cluster.close()
+
+
+@contextmanager
+def reported(client: Client, path: str | None) -> Iterator[None]:
+    """Have Dask write its report of what the cluster does meanwhile, as HTML, where a path is given.
+
+    Raises
+    ------
+    UsageError
+        It cannot be written: bokeh is missing, or the folder is.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        import_module("bokeh")
+    except ImportError:
+        raise UsageError("--performance-report needs bokeh: pip install bokeh") from None
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"--performance-report {path}: there is no such folder")
+    # Dask's own context manager adds the source of whoever calls it.
+    begun = time.time()
+    try:
+        yield
+    finally:
+        with suppress(OSError, RuntimeError):
+            data = client.sync(client.scheduler.performance_report, start=begun, last_count=0, code="", mode=None)
+            Path(path).write_text(data, encoding="utf-8")
 
 
 def dask_setup(_worker: object) -> None:
