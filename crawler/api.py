@@ -39,6 +39,7 @@ def index(
     storage_options: Mapping[str, Any] | None = None,
     catalogue_options: Mapping[str, Any] | None = None,
     allow_removals: bool = False,
+    relist: bool = False,
     store: Adapter = "auto",
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
@@ -82,6 +83,8 @@ def index(
     allow_removals : bool
         Remove files that are gone even where they are more than a tenth of the catalogue; without it ``withheld``
         says how many those are.
+    relist : bool
+        List anew even where a run that did not end has left a listing of many keys, less than a day old.
     store : {'auto', 'obstore', 'fsspec'}
         What reads the roots.
     progress : callable, optional
@@ -128,6 +131,7 @@ def index(
         adapter=store,
         concurrency=concurrency,
         allow_removals=allow_removals,
+        relist=relist,
         scope=Scope(policy=read_policy(optimize, costs), max_hdus=max_hdus, timeout=file_timeout or Scope().timeout),
         costs=prices(optimize, costs),
         max_requests_per_second=max_requests_per_second,

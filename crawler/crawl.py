@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from crawler.catalogue.fragments import Fragment, new_batch, write_fragment
 from crawler.catalogue.log import CatalogueLog, first_line
@@ -222,31 +221,11 @@ def _known(job: CrawlJob, partition: pa.Table) -> dict[str, list[dict[str, Any]]
     known: dict[str, list[dict[str, Any]]] = {}
     if job.known is None or not partition.num_rows:
         return known
-    for row in _rows_of(job, job.known, partition["url"].combine_chunks()):
+    with _shared(job) as shared:
+        rows = shared.rows_of(job, partition["url"].combine_chunks())
+    for row in rows:
         known.setdefault(str(row["url"]), []).append(row)
     return known
-
-
-def _rows_of(job: CrawlJob, version: int, urls: pa.Array) -> list[dict[str, Any]]:
-    """Return the rows of some urls, of a version or, where its files are gone, of the latest.
-
-    A run deletes what it wrote and itself merged as it ends, so a version that lay between is soon gone.
-    """
-    catalogue = Catalogue(job.catalogue, version=version, storage_options=job.catalogue_options)
-    while True:
-        try:
-            rows: list[dict[str, Any]] = catalogue.files.to_table(
-                columns=_KNOWN, filter=pc.field("url").isin(urls)
-            ).to_pylist()
-        except FileNotFoundError as error:
-            latest = Catalogue(job.catalogue, storage_options=job.catalogue_options)
-            if latest.version == catalogue.version:
-                raise CatalogueError(catalogue.url, f"is damaged: {first_line(error)}") from None
-            catalogue = latest
-        except (OSError, pa.ArrowException) as error:
-            raise CatalogueError(catalogue.url, f"cannot be read: {first_line(error)}") from None
-        else:
-            return rows
 
 
 def _unchanged(job: CrawlJob, ref: ObjectRef, old: dict[str, Any]) -> bool:
@@ -284,6 +263,7 @@ class _Shared:
         self.traffic = traffic
         self.writing = threading.Lock()
         self._lock = threading.Lock()
+        self._catalogue: Catalogue | None = None
         self._stores: dict[str, ObjectStore] = {}
         self._flights: dict[int, tuple[Flight, Layouts]] = {}  # by slots; a file waits for walks of its flight only
 
@@ -322,6 +302,31 @@ class _Shared:
             return result
         finally:
             layouts.end(product)
+
+    def rows_of(self, job: CrawlJob, urls: pa.Array) -> list[dict[str, Any]]:
+        """Return what the catalogue held of some urls when the run began or, where its files are gone, what it holds.
+
+        Another run deletes what it wrote and itself merged as it ends, so a version that lay between is soon gone.
+
+        Raises
+        ------
+        CatalogueError
+            It cannot be read.
+        """
+        with self._lock:
+            if self._catalogue is None:
+                self._catalogue = Catalogue(job.catalogue, version=job.known, storage_options=job.catalogue_options)
+            catalogue = self._catalogue
+        while True:
+            try:
+                rows: list[dict[str, Any]] = catalogue.rows_of(urls, _KNOWN).to_pylist()
+            except FileNotFoundError as error:
+                latest = Catalogue(job.catalogue, storage_options=job.catalogue_options)
+                if latest.version == catalogue.version:
+                    raise CatalogueError(catalogue.url, f"is damaged: {first_line(error)}") from None
+                catalogue = self._catalogue = latest
+            else:
+                return rows
 
     def store(self, job: CrawlJob, url: str) -> ObjectStore:
         """Return the store for a url: one a scheme, so that connections are kept between partitions."""

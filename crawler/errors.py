@@ -11,11 +11,12 @@
     ├── StoreError            the store would not give the bytes of one object
     │   ├── ObjectNotFoundError   404
     │   ├── AccessDeniedError     401, 403
+    │   │   └── CredentialsExpiredError   they were good, and are no more: nothing can be read with them
     │   ├── ArchivedError         in an archive such as Glacier: to be restored first
     │   ├── ObjectChangedError    the object is no longer the one that was listed
     │   ├── RangeIgnoredError     the server sends whole objects where a range was asked for
     │   └── StoreUnavailableError time-out, refused connection, 5xx: may pass
-    ├── StoreDownError        no request to a store has succeeded for a while: the crawl cannot go on
+    ├── StoreDownError        nothing can be read of a store any more: the crawl cannot go on
     ├── ListingError          the roots could not be listed: the crawl cannot go on
     ├── CatalogueError        the catalogue cannot be opened, read or written
     │   └── QueryError        SQL that cannot be run
@@ -114,6 +115,10 @@ class AccessDeniedError(StoreError):
     """The store knows the object or not, but will not show it to these credentials (401, 403)."""
 
 
+class CredentialsExpiredError(AccessDeniedError):
+    """The credentials were good, and are no more."""
+
+
 class ArchivedError(StoreError):
     """The object lies in an archive (S3 Glacier and the like), and must be restored before it can be read."""
 
@@ -146,7 +151,7 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreDownError(CrawlerError):
-    """No request to a store has succeeded for a while: what is left is better crawled later.
+    """Nothing can be read of a store any more: it does not answer, or credentials have expired. Better go on later.
 
     Parameters
     ----------
@@ -162,7 +167,7 @@ class StoreDownError(CrawlerError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the store is down ({self.reason}): {self.url}"
+        return f"nothing can be read any more ({self.reason}): {self.url}"
 
 
 class ListingError(CrawlerError):

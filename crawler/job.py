@@ -44,6 +44,8 @@ class CrawlJob:
         Requests that one worker has under way at once; None for what suits the store.
     allow_removals : bool
         Remove what is gone even where that is more than a tenth of the catalogue.
+    relist : bool
+        List anew even where an earlier run has left a listing.
     crawl : str
         Id of the run.
     known : int or None
@@ -73,6 +75,7 @@ class CrawlJob:
     adapter: Adapter = "auto"
     concurrency: int | None = None
     allow_removals: bool = False
+    relist: bool = False
     crawl: str = field(default_factory=new_crawl_id)
     known: int | None = None
     batch_bytes: int = 16 * 2**20

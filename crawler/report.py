@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from crawler.crawl import Receipt
@@ -22,6 +23,8 @@ class Report:
     seen, listed : int
         Objects found below the roots, and those of them that the filters let through.
     listing_ended : bool
+    listed_at : datetime or None
+        When it was listed, where the listing is one that an earlier run has left.
     nothing_found : str or None
         Why no object was listed, and what to do, once that is known.
     walked : Counter
@@ -61,6 +64,7 @@ class Report:
     seen: int = 0
     listed: int = 0
     listing_ended: bool = False
+    listed_at: datetime | None = None
     nothing_found: str | None = None
     walked: Counter[str] = field(default_factory=Counter)
     skipped: int = 0
@@ -102,4 +106,5 @@ class Report:
     def counts(self) -> dict[str, Any]:
         """Return all of it but what it is of, as JSON has it."""
         told = {name: getattr(self, name) for name in self.__slots__ if name not in {"crawl", "catalogue"}}
+        told["listed_at"] = None if self.listed_at is None else self.listed_at.isoformat(timespec="seconds")
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in told.items()}

@@ -11,25 +11,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 
-import crawler
 from crawler.background import ahead, stopped_by_signals
 from crawler.budget import Budget
-from crawler.catalogue.fragments import Fragment, read_fragment
-from crawler.catalogue.log import CatalogueLog, Change, Snapshot, first_line
-from crawler.catalogue.orphans import delete_orphans
-from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
+from crawler.catalogue.kept import KeptListing, ListingWriter, fingerprint
+from crawler.catalogue.listings import delete_old, unfinished
+from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.runs import Run, keep_run
-from crawler.catalogue.urls import Urls
-from crawler.crawl import Receipt
+from crawler.catalogue.snapshot import Snapshot
+from crawler.catalogue.vacuum import ORPHAN_HOURS
+from crawler.commits import Commits
 from crawler.errors import CatalogueError, CrawlerError
 from crawler.executors import Executor
 from crawler.job import CrawlJob
 from crawler.listing import Listing, list_roots, partitions
 from crawler.report import Report
+from crawler.spool import spooled
 from crawler.stores import Traffic, open_store
 from crawler.stores.urls import printable
 
@@ -40,13 +42,13 @@ workers, large ones make few tasks."""
 COMMIT_SECONDS, COMMIT_RECEIPTS = 30.0, 500
 """A commit is made when so much time passed or so many receipts came since the last: each costs some 40 ms."""
 
-REMOVABLE = 0.1
-"""Share of a catalogue's files that a run removes unasked. More of them gone at once is more often a disk that is not
-mounted, or a prefix that was renamed, than files that were deleted."""
+REUSED_KEYS, REUSED_HOURS = 100_000, 24.0
+"""A listing of so many keys, no older, is gone on with where its run did not end. A smaller one is soon made anew, and
+then has what was added since."""
 
 _LISTERS = 16  # pages that are asked for at once
 
-_AHEAD = 64  # partitions that are listed ahead of the crawl
+_AHEAD = 64  # partitions that wait in memory
 
 
 class Crawl:
@@ -69,15 +71,13 @@ class Crawl:
         self._executor = executor
         self._progress = progress
         self._log = CatalogueLog(job.catalogue, job.catalogue_options)
+        self._commits = Commits(self._log, job.crawl, self._committed, seconds=COMMIT_SECONDS, receipts=COMMIT_RECEIPTS)
         self._stop = threading.Event()
         self._halted = False  # it was not a signal that set it
-        self._waiting: list[Receipt] = []
-        self._urls = Urls()
-        self._last_commit = time.monotonic()
-        self._begun = self._last_commit
+        self._begun = time.monotonic()
         self._budget = Budget(job)
-        what = {"roots": [printable(root) for root in job.roots], "include": job.include, "exclude": job.exclude}
-        self._run = Run(job.crawl, f"crawler {crawler.__version__}", what)
+        self._what = {"roots": [printable(root) for root in job.roots], "include": job.include, "exclude": job.exclude}
+        self._run = Run(job.crawl, self._what)
         self.report = Report(job.crawl, self._log.url)
 
     def run(self) -> Report:
@@ -91,6 +91,8 @@ class Crawl:
             The catalogue cannot be read or written.
         ClusterError
             The executor failed.
+        StoreDownError
+            Nothing can be read of the store any more.
         """
         job = self._job
         traffic = Traffic(_LISTERS, job.max_requests_per_second, job.patience)
@@ -100,27 +102,76 @@ class Crawl:
             exclude=job.exclude,
             open_store=lambda url: open_store(url, job.options_for(url), adapter=job.adapter, traffic=traffic),
         )
+        with stopped_by_signals(self._stop):
+            kept = self._earlier_listing()
+            if kept is None:
+                self._list_and_crawl(listing)
+            else:
+                listing.folders = kept.about["folders"]
+                self.report.listed_at = kept.began
+                self.report.seen = self.report.listed = kept.keys
+                self.report.listing_ended = True
+                with self._recorded():
+                    self._crawl(kept.partitions(), listing, lambda: kept)
+        return self._tell()
+
+    def _earlier_listing(self) -> KeptListing | None:
+        """Return a listing that a run which did not end has left, and that took too long to be made again."""
+        if self._job.relist or not self._log.exists():
+            return None
+        newer_than = datetime.now(UTC) - timedelta(hours=REUSED_HOURS)
+        kept = unfinished(self._log.folder, self._of_listing(), newer_than)
+        return kept if kept is not None and kept.keys >= REUSED_KEYS else None
+
+    def _of_listing(self) -> str:
+        return fingerprint(self._job.roots, self._job.include, self._job.exclude)
+
+    def _list_and_crawl(self, listing: Listing) -> None:
+        job = self._job
         cut = partitions(listing, first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
-        with stopped_by_signals(self._stop), ahead(cut, _AHEAD, self._stop) as todo:
+        with ahead(cut, _AHEAD, self._stop) as todo:
             first = next(todo, None)  # what cannot be listed is not worth a new catalogue
             self.report.interrupted = first is None and self._stop.is_set()
             self._listed(listing)
             if first is None and not self.report.interrupted:
                 self.report.nothing_found = listing.nothing_found()
             if first is None and (self.report.interrupted or not job.allow_removals):
-                return self._tell()
+                return
+
+            def ended() -> dict[str, Any] | None:
+                return {"seen": listing.seen, "folders": listing.folders} if listing.ended else None
+
             self._log.create()
-            with self._recorded():
-                before = self._log.snapshot()
-                self.report.version = before.version
-                if before.fragments:
-                    job = self._job = replace(job, known=before.version)
-                self._walk(self._handed_out(first, todo, listing))
-                if not (self.report.interrupted or self.report.stopped):
-                    self._remove_gone(before, listing)
-                self._merge()
-                delete_orphans(self._log, job.crawl)
-        return self._tell()
+            writer = ListingWriter(self._log.folder, job.crawl, self._of_listing(), self._what)
+            parts = chain(() if first is None else (first,), todo)
+            with (
+                self._recorded(),
+                spooled(parts, ended, writer=writer, depth=_AHEAD, stop=self._stop) as spool,
+            ):
+                self._crawl(iter(spool), listing, lambda: spool.kept)
+
+    def _crawl(self, todo: Iterator[pa.Table], listing: Listing, listed: Callable[[], KeptListing | None]) -> None:
+        """Crawl partitions, and bring the catalogue in order.
+
+        Parameters
+        ----------
+        todo : iterator of pyarrow.Table
+        listing : Listing
+        listed : callable
+            Returns the listing once it has ended, else None.
+        """
+        before = self._log.snapshot()
+        self.report.version = before.version
+        if not before.empty:
+            self._job = replace(self._job, known=before.version)
+        self._walk(self._handed_out(todo, listing))
+        kept = listed()
+        if kept is not None and not (self.report.interrupted or self.report.stopped):
+            self._remove_gone(before, listing, kept)
+            kept.finish()
+            delete_old(self._log.folder, ORPHAN_HOURS)
+        self._commits.merge(self._stop)
+        self._commits.tidy()
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:
@@ -146,7 +197,9 @@ class Crawl:
         failure: CrawlerError | None = None
         try:
             for receipt in self._executor.map_unordered(self._job, todo, self._stop):
-                self._take(receipt)
+                self.report.add(receipt)
+                self._tell()
+                self._commits.take(receipt)
                 failure = failure or receipt.failure
                 if self._budget.is_spent(self.report):
                     self.report.stopped = self._over_budget()
@@ -154,8 +207,9 @@ class Crawl:
                     self._halted = True
                     self._stop.set()
         finally:
-            self._commit()
-            self._drop_repeats()
+            self._commits.settle()
+            if any(root.startswith("@") for root in self._job.roots):
+                self._commits.drop_repeats()
         if failure is not None:
             raise failure
         self.report.interrupted = self._stop.is_set() and not self._halted
@@ -163,94 +217,39 @@ class Crawl:
     def _over_budget(self) -> str:
         return f"${self.report.usd:,.2f} of the ${self._job.max_usd:,.2f} that it may spend are spent"
 
-    def _handed_out(self, first: pa.Table | None, rest: Iterator[pa.Table], listing: Listing) -> Iterator[pa.Table]:
-        """Yield the partitions, remembering what was listed where that tells what is gone."""
-        for partition in chain(() if first is None else (first,), rest):
-            self._listed(listing)
-            if self._job.known is not None:
-                self._urls.add(partition["url"].to_pylist())
+    def _handed_out(self, todo: Iterator[pa.Table], listing: Listing) -> Iterator[pa.Table]:
+        """Yield the partitions, as long as there is money for them."""
+        for partition in todo:
+            if self.report.listed_at is None:
+                self._listed(listing)
             if not self._budget.allows(partition.num_rows, self.report):
                 self.report.stopped = self._over_budget()
                 return
             yield partition
-        self._listed(listing)
+        if self.report.listed_at is None:
+            self._listed(listing)
+
+    def _remove_gone(self, before: Snapshot, listing: Listing, kept: KeptListing) -> None:
+        if before.empty:
+            return
+        self.report.removed, self.report.withheld = self._commits.remove_gone(
+            before, kept, listing.covers, all_of_them=self._job.allow_removals
+        )
 
     def _listed(self, listing: Listing) -> None:
         self.report.seen, self.report.listed = listing.seen, listing.matched
+        self.report.listing_requests = listing.requests
         self.report.listing_ended = listing.ended
         self._tell()
+
+    def _committed(self, version: int) -> None:
+        self.report.version = version
+        self._tell()
+        self._run.counts = self.report.counts()
+        keep_run(self._log.folder, self._run)
 
     def _tell(self) -> Report:
         self.report.seconds = time.monotonic() - self._begun
         self.report.usd = self._budget.spent(self.report)
         self._progress(self.report)
         return self.report
-
-    def _take(self, receipt: Receipt) -> None:
-        self._waiting.append(receipt)
-        self.report.add(receipt)
-        self._tell()
-        waited = time.monotonic() - self._last_commit
-        if waited >= COMMIT_SECONDS or len(self._waiting) >= COMMIT_RECEIPTS:
-            self._commit()
-
-    def _commit(self) -> None:
-        """Commit the fragments of all receipts that wait, in place of what the catalogue holds of the same files."""
-        added = [fragment for receipt in self._waiting for fragment in receipt.fragments]
-        replaced = {url for receipt in self._waiting for url in receipt.replaced}
-        self._waiting = []
-        self._last_commit = time.monotonic()
-        if not added:
-            return
-
-        self._change(
-            added, lambda snapshot: without_urls(self._log.folder, snapshot.fragments, replaced, self._job.crawl)
-        )
-
-    def _drop_repeats(self) -> None:
-        """Leave each object in once: key files may name it twice."""
-        if any(root.startswith("@") for root in self._job.roots):
-            self._change([], lambda snapshot: without_repeats(self._log.folder, snapshot, self._job.crawl))
-
-    def _remove_gone(self, before: Snapshot, listing: Listing) -> None:
-        """Remove what the catalogue held when the run began and a listing that ended did not find again."""
-        if not listing.ended or not before.fragments:
-            return
-        folder = self._log.folder
-        try:
-            held = [read_fragment(folder, one, columns=["url"])["url"].to_pylist() for one in before.of("files")]
-        except FileNotFoundError:
-            return  # another run ended meanwhile, and deleted files that it merged: the next run sees what is gone
-        except (OSError, pa.ArrowException) as error:
-            raise CatalogueError(self._log.url, f"cannot be read: {first_line(error)}") from None
-        gone = {url for urls in held for url in self._urls.missing(urls) if listing.covers(url)}
-        if len(gone) > REMOVABLE * sum(map(len, held)) and not self._job.allow_removals:
-            self.report.withheld = len(gone)
-        elif gone:
-            self._change([], lambda snapshot: without_urls(folder, snapshot.fragments, gone, self._job.crawl))
-            self.report.removed = len(gone)
-
-    def _merge(self) -> None:
-        """Leave no crumbs, unless asked to stop: nothing is wrong with them."""
-        self._change([], lambda snapshot: merge_small(self._log.folder, snapshot, self._job.crawl, self._stop.is_set))
-
-    def _change(self, added: list[Fragment], rewrite: Callable[[Snapshot], Change]) -> None:
-        """Commit new files together with what is rewritten because of them.
-
-        Files of this run that are superfluous then are deleted once the commit is in: no finished run left them.
-        """
-        crawl = self._job.crawl
-        rewritten = Change()
-
-        def plan(snapshot: Snapshot) -> Change:
-            nonlocal rewritten
-            self._log.delete_files(rewritten.add)  # of an attempt that another run's commit overtook
-            rewritten = rewrite(snapshot)
-            return Change(added + rewritten.add, rewritten.remove)
-
-        if before := self._log.commit(plan, {"crawl": crawl}):
-            self._log.delete_files(one for one in rewritten.remove if one.batch.startswith(crawl))
-            self.report.version = before.version + 1
-            self._tell()
-            self._run.counts = self.report.counts()
-            keep_run(self._log.folder, self._run)

@@ -156,6 +156,8 @@ def print_runs(runs: Sequence[Run]) -> None:
 def summary(report: Report) -> str:
     """Return what a finished crawl did, in a few lines."""
     lines = []
+    if report.listed_at is not None:
+        lines.append(f"listing    of {report.listed_at:%Y-%m-%d %H:%M} UTC, left by a run that did not end (--relist)")
     if report.files or not report.skipped:
         rate = f", {report.files / report.seconds:,.0f} files/s" if report.seconds else ""
         lines.append(f"walked     {report.files:,} files in {clock(report.seconds)}{rate}")

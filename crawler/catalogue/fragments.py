@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -138,7 +138,7 @@ def write_fragment(folder: Folder, name: str, rows: pa.Table, batch: str) -> Fra
             writer.write_table(group, row_group_size=int(end - begin))
     size = folder.filesystem.get_file_info(folder.join(path)).size
     longest = (pc.max(rows["header_size"]).as_py() or 0) if name == "hdus" else 0
-    return Fragment(name, path, size, rows.num_rows, urls[0], urls[-1], longest)
+    return Fragment(name, path, size, rows.num_rows, urls[0].as_py(), urls[-1].as_py(), longest)
 
 
 def _hdu_group(hdus: pa.Table) -> int:
@@ -199,7 +199,7 @@ def group_cuts(ranks: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     return np.array(cuts)
 
 
-def _ranks(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
+def _ranks(column: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     """Return the distinct strings of a column in order, and the rank of each row among them.
 
     Order is that of UTF-8 bytes, as in Parquet statistics.
@@ -214,7 +214,7 @@ def _ranks(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
     order = order[present[order]]
     rank = np.zeros(len(words), np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
-    return words.take(pa.array(order)).to_pylist(), rank[used]
+    return words.take(pa.array(order)), rank[used]
 
 
 def _writer_options(name: str) -> dict[str, object]:
@@ -237,20 +237,48 @@ def read_fragment(folder: Folder, fragment: Fragment, columns: list[str] | None 
     """Read one Parquet file back, in the types of its table."""
     schema = TABLES[fragment.table]
     with folder.filesystem.open_input_file(folder.join(fragment.path)) as source:
-        table = pq.read_table(source, columns=columns, partitioning=None)
+        table = pq.ParquetFile(source, pre_buffer=True).read(columns=columns)
     return table.cast(pa.schema([schema.field(column) for column in table.column_names]))
 
 
-def groups_of(fragments: list[Fragment], rows: int, held: int, least: int) -> Iterator[list[Fragment]]:
-    """Yield runs of neighbouring files of one table that together make one file of a good size.
+def read_groups(source: Any, columns: list[str], first: str = "", last: str | None = None) -> Iterator[pa.Table]:
+    """Read a Parquet file that has urls, one row group in memory at a time.
 
     Parameters
     ----------
-    fragments : list of Fragment
-        Of one table.
+    source : file
+        Open for reading.
+    columns : list of str
+    first, last : str
+        Row groups whose statistics tell that they have no url from the one up to, not including, the other are not
+        read; None is behind all urls.
+
+    Yields
+    ------
+    pyarrow.Table
+        All rows of a row group.
+    """
+    parquet = pq.ParquetFile(source, page_checksum_verification=True)
+    url = parquet.schema_arrow.get_field_index("url")
+    for number in range(parquet.num_row_groups):
+        known = parquet.metadata.row_group(number).column(url).statistics
+        # Of urls beyond 4 KiB no statistics are written.
+        if known is None or not known.has_min_max or (known.max >= first and (last is None or known.min < last)):
+            yield parquet.read_row_group(number, columns=columns, use_threads=False)
+
+
+def groups_of(fragments: Iterable[Fragment], rows: int, held: int, least: int) -> Iterator[list[Fragment]]:
+    """Yield runs of neighbouring small files of one table that together make one file of a good size.
+
+    Parameters
+    ----------
+    fragments : iterable of Fragment
+        Of one table, in the order of their urls (as `crawler.catalogue.snapshot.Fragments` are).
     rows, held : int
         A run is closed before it has more rows or `Fragment.held` bytes. Files that have an eighth of either already
-        are left alone: merging them costs more than it saves.
+        are left alone: merging them costs more than it saves. Small ones before and behind them are neighbours all
+        the same, so that the crumbs that each partition leaves behind its good files do not stay for ever; a reader
+        of one object then opens one file more than it had to.
     least : int
         Files that make a run worth its while.
 
@@ -260,16 +288,16 @@ def groups_of(fragments: list[Fragment], rows: int, held: int, least: int) -> It
         ``least`` or more, in the order of their urls.
     """
     run: list[Fragment] = []
-    for fragment in sorted(fragments, key=lambda one: (one.first_url, one.last_url)):
-        full = fragment.rows * 8 >= rows or fragment.held * 8 >= held
-        crowded = sum(one.rows for one in run) + fragment.rows > rows or (
-            sum(one.held for one in run) + fragment.held > held
-        )
-        if run and (full or crowded):
+    rows_of_run = held_of_run = 0
+    for fragment in fragments:
+        if fragment.rows * 8 >= rows or fragment.held * 8 >= held:
+            continue
+        if run and (rows_of_run + fragment.rows > rows or held_of_run + fragment.held > held):
             if len(run) >= least:
                 yield run
-            run = []
-        if not full:
-            run.append(fragment)
+            run, rows_of_run, held_of_run = [], 0, 0
+        run.append(fragment)
+        rows_of_run += fragment.rows
+        held_of_run += fragment.held
     if len(run) >= least:
         yield run

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,9 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from crawler.catalogue.fragments import Fragment
-from crawler.catalogue.log import CatalogueLog, Snapshot, first_line
+from crawler.catalogue.log import CatalogueLog, first_line
 from crawler.catalogue.schema import TABLES
+from crawler.catalogue.snapshot import Snapshot
 from crawler.errors import CatalogueError, QueryError
+from crawler.stores.storage import Folder
 from crawler.stores.urls import as_url, one_line
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ class Catalogue:
     Attributes
     ----------
     version : int
+    snapshot : Snapshot
+        Its Parquet files.
     files, hdus, cards : pyarrow.dataset.Dataset
         The tables, as `crawler.catalogue.schema` has them. Nothing is read before it is asked for, and files
         whose urls cannot match a filter are not opened.
@@ -53,17 +58,29 @@ class Catalogue:
         self, url: str, *, version: int | None = None, storage_options: Mapping[str, Any] | None = None
     ) -> None:
         self._log = CatalogueLog(url, storage_options)
-        self._snapshot: Snapshot = self._log.snapshot(version)
+        self.snapshot: Snapshot = self._log.snapshot(version)
         self.url = self._log.url
-        self.version = self._snapshot.version
-        self.files = self._dataset("files")
-        self.hdus = self._dataset("hdus")
-        self.cards = self._dataset("cards")
+        self.version = self.snapshot.version
+
+    @cached_property
+    def files(self) -> Any:
+        """One row an object."""
+        return self._dataset("files", self.snapshot.of("files"))
+
+    @cached_property
+    def hdus(self) -> Any:
+        """One row an HDU."""
+        return self._dataset("hdus", self.snapshot.of("hdus"))
+
+    @cached_property
+    def cards(self) -> Any:
+        """One row a card."""
+        return self._dataset("cards", self.snapshot.of("cards"))
 
     @property
     def fragments(self) -> tuple[Fragment, ...]:
         """The Parquet files of this version."""
-        return self._snapshot.fragments
+        return self.snapshot.fragments
 
     def header(self, url: str, hdu: int = 0) -> Header:
         """Return the header of one HDU, exactly as its file has it.
@@ -99,14 +116,48 @@ class Catalogue:
         """
         url = as_url(url)
         wanted = (pc.field("url") == url) & (pc.field("hdu") == hdu)
+        holding = self.snapshot.of("hdus").holding(pa.array([url], pa.string()))
         try:
-            rows = self.hdus.to_table(columns=["header"], filter=wanted)
+            rows = self._dataset("hdus", holding).to_table(columns=["header"], filter=wanted)
         except (OSError, pa.ArrowException) as error:
             raise CatalogueError(self.url, f"version {self.version} cannot be read: {first_line(error)}") from None
         if not rows.num_rows:
             raise CatalogueError(self.url, f"holds no HDU {hdu} of {url}")
         header: bytes = rows["header"][0].as_py()
         return header
+
+    def rows_of(self, urls: pa.Array, columns: list[str]) -> pa.Table:
+        """Return the rows of the table ``files`` that are of some urls.
+
+        Opens only the Parquet files that may hold them, so that neighbouring urls of a large catalogue are found soon.
+        Safe to call from many threads at once.
+
+        Parameters
+        ----------
+        urls : pyarrow.Array of string
+            In any order.
+        columns : list of str
+            Of the table.
+
+        Raises
+        ------
+        FileNotFoundError
+            A run that ended meanwhile deleted files that it wrote and itself merged: open the latest version.
+        CatalogueError
+            They cannot be read.
+        """
+        urls = urls.cast(pa.string()).unique().sort()
+        holding = self.snapshot.of("files").holding(urls)
+        if not holding:
+            return pa.table({name: pa.array([], TABLES["files"].field(name).type) for name in columns})
+        # The range lets go of row groups; `isin` of many values does not.
+        here = (pc.field("url") >= urls[0]) & (pc.field("url") <= urls[-1]) & pc.field("url").isin(urls)
+        try:
+            return self._dataset("files", holding).to_table(columns=columns, filter=here)
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            raise CatalogueError(self.url, f"version {self.version} cannot be read: {first_line(error)}") from None
 
     def sql(self, query: str) -> pa.Table:
         """Run a query over the views ``files``, ``hdus`` and ``cards``.
@@ -138,20 +189,23 @@ class Catalogue:
             except (duckdb.Error, UnicodeError) as error:
                 raise QueryError(self.url, _reason(error)) from None
 
-    def _dataset(self, name: str) -> Any:
-        """Build a dataset without opening a single file: the log knows the schema and each file's urls."""
-        parquet = pads.ParquetFileFormat()
-        schema = TABLES[name]
-        folder = self._log.folder
-        fragments = [
-            parquet.make_fragment(
-                folder.join(one.path),
-                filesystem=folder.filesystem,
-                partition_expression=(pc.field("url") >= one.first_url) & (pc.field("url") <= one.last_url),
-            )
-            for one in self._snapshot.of(name)
-        ]
-        return pads.FileSystemDataset(fragments, schema, parquet, folder.filesystem)
+    def _dataset(self, name: str, fragments: Iterable[Fragment]) -> Any:
+        return dataset_of(self._log.folder, name, fragments)
+
+
+def dataset_of(folder: Folder, name: str, fragments: Iterable[Fragment]) -> Any:
+    """Build a dataset of Parquet files of one table without opening any: the log knows the schema and their urls."""
+    parquet = pads.ParquetFileFormat()
+    url = pc.field("url")
+    pieces = [
+        parquet.make_fragment(
+            folder.join(one.path),
+            filesystem=folder.filesystem,
+            partition_expression=(url >= one.first_url) & (url <= one.last_url),
+        )
+        for one in fragments
+    ]
+    return pads.FileSystemDataset(pieces, TABLES[name], parquet, folder.filesystem)
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 from pyarrow.fs import FileSelector
@@ -32,6 +33,10 @@ def _who() -> str:
     return f"{user}@{platform.node() or 'somewhere'}"
 
 
+def _program() -> str:
+    return f"crawler {version('fits-header-crawler')}"
+
+
 @dataclass(slots=True)
 class Run:
     """One run, as far as it got. Holds no options of stores, and no secret.
@@ -42,10 +47,10 @@ class Run:
         Its id, as in ``files.crawl``.
     who : str
         User and host of the driver.
+    what : dict
+        Roots and filters.
     program : str
         Name and version.
-    what : dict
-        Roots, filters and scope.
     began, heard : datetime
         Aware, UTC: when it began, and when it last said something.
     outcome : {'running', 'finished', 'interrupted', 'stopped', 'failed'}
@@ -57,8 +62,8 @@ class Run:
     """
 
     crawl: str
-    program: str
     what: dict[str, Any]
+    program: str = field(default_factory=_program)
     who: str = field(default_factory=_who)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     heard: datetime = field(default_factory=lambda: datetime.now(UTC))

@@ -1,16 +1,20 @@
-"""Deleting Parquet files that no version of the catalogue needs any more."""
+"""Deleting Parquet files that no version of the catalogue needs any more, and listings that no run does."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pyarrow.fs import FileSelector
+
+from crawler.catalogue.deleting import delete_files
+from crawler.catalogue.listings import delete_old
 from crawler.catalogue.log import FAULTS, CatalogueLog, first_line
 from crawler.catalogue.schema import TABLES
 from crawler.errors import CatalogueError
+from crawler.stores.storage import Folder
 
 RETENTION_HOURS = 7 * 24
 """Files that a version before the latest has, and the latest has not, are kept so long after that one was replaced:
@@ -39,7 +43,7 @@ class Vacuumed:
 
 
 def vacuum(location: str, *, now: bool = False, storage_options: Mapping[str, Any] | None = None) -> Vacuumed:
-    """Delete what no version that is still promised needs.
+    """Delete what no version that is still promised needs, and listings that are of no more use.
 
     Parameters
     ----------
@@ -63,14 +67,22 @@ def vacuum(location: str, *, now: bool = False, storage_options: Mapping[str, An
     for hours, orphans in passes:
         try:
             doomed = log.open().vacuum(hours, dry_run=True, enforce_retention_duration=False, full=orphans)
-            paths = [log.folder.join(path) for path in doomed if _OURS.fullmatch(path)]
             # The log also names files that the run which wrote them has deleted already.
-            found = [info for info in log.folder.filesystem.get_file_info(paths) if info.is_file]
-            for info in found:
-                with suppress(FileNotFoundError):  # another run was faster
-                    log.folder.filesystem.delete_file(info.path)
+            there = _lying_there(log.folder) if doomed else {}
+            found = [there[path] for path in map(log.folder.join, filter(_OURS.fullmatch, doomed)) if path in there]
+            delete_files(log.folder, [info.path for info in found])
         except FAULTS as error:
             raise CatalogueError(log.url, f"cannot be vacuumed: {first_line(error)}") from None
         deleted += len(found)
         size += sum(info.size or 0 for info in found)
-    return Vacuumed(deleted, size)
+    files, held = delete_old(log.folder, None if now else ORPHAN_HOURS)
+    return Vacuumed(deleted + files, size + held)
+
+
+def _lying_there(folder: Folder) -> dict[str, Any]:
+    """Return what lies in the tables' folders, by path: listed, as on S3 each file asked for is a request."""
+    found: dict[str, Any] = {}
+    for table in TABLES:
+        selector = FileSelector(folder.join(f"table={table}"), allow_not_found=True)
+        found |= {info.path: info for info in folder.filesystem.get_file_info(selector) if info.is_file}
+    return found

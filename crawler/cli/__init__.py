@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 import crawler
-from crawler.cli import options
+from crawler.cli import estimate, options
 from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ def commands(context: click.Context) -> None:
         print(context.get_help())
 
 
+commands.add_command(estimate.command)
+
+
 def catalogue_argument(command: Command) -> Command:
     """Add what says which catalogue is read: its folder, how it is reached, and which version."""
     command = click.option("--version", type=int, help="An earlier version of the catalogue.")(command)
@@ -116,6 +119,7 @@ def catalogue_argument(command: Command) -> Command:
     default=None,
     help="Remove files that are gone even if they are more than a tenth of the catalogue.",
 )
+@click.option("--relist", is_flag=True, default=None, help="List anew even where a run that died has left its listing.")
 @options.scope_flags
 @options.storage_flags
 @options.catalogue_flag
@@ -269,9 +273,8 @@ def info(catalogue: str, version: int | None, catalogue_options: dict[str, Any])
     opened = Catalogue(catalogue, version=version, storage_options=catalogue_options)
     print(f"{one_line(opened.url, limit=2000)} version {opened.version}")
     for table in ("files", "hdus", "cards"):
-        parts = [one for one in opened.fragments if one.table == table]
-        rows, stored = sum(one.rows for one in parts), sum(one.size for one in parts)
-        print(f"  {table:6} {rows:>14,} rows  {screen.size(stored):>10} in {len(parts):,} Parquet files")
+        parts = opened.snapshot.of(table)
+        print(f"  {table:6} {parts.rows:>14,} rows  {screen.size(parts.size):>10} in {len(parts):,} Parquet files")
     kinds = opened.sql("SELECT status, count(*) AS files FROM files GROUP BY status ORDER BY files DESC, status")
     for kind in kinds.to_pylist():
         print(f"  {kind['files']:>21,} files {one_line(kind['status'])}")

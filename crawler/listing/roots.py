@@ -87,6 +87,9 @@ class Listing(Iterator[pa.RecordBatch]):
         Objects yielded so far.
     ended : bool
         There is no more.
+    folders : list of str
+        URLs of the folders that are listed, with slashes at their ends; known once the listing has begun, or set to
+        what an earlier listing of the same roots knew.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class Listing(Iterator[pa.RecordBatch]):
         self._key_files = [_Root(root, as_url(root[1:])) for root in dict.fromkeys(key_files)]
         for root in (*self._named, *self._key_files):
             self._store(root.url)
-        self._folders: list[str] = []
+        self.folders: list[str] = []
         self._batches = self._run()
 
     def __iter__(self) -> Listing:
@@ -124,13 +127,18 @@ class Listing(Iterator[pa.RecordBatch]):
             raise StopIteration
         return batch
 
+    @property
+    def requests(self) -> int:
+        """Requests that listing took so far, of stores that count them."""
+        return sum(getattr(store, "list_requests", 0) for store in self._stores.values())
+
     def covers(self, url: str) -> bool:
         """Tell whether an object of this URL would have been listed, had it been there.
 
         That is: below a folder that is a root, and let through by the filter. Key files and single files say nothing
         of what they do not name. Only right once the listing has begun.
         """
-        return any(self._takes(url, prefix) for prefix in self._folders)
+        return any(self._takes(url, prefix) for prefix in self.folders)
 
     def nothing_found(self) -> str:
         """Say in one line why nothing was yielded, and what to do."""
@@ -153,7 +161,7 @@ class Listing(Iterator[pa.RecordBatch]):
 
     def _run(self) -> Iterator[pa.RecordBatch]:
         files, folders = self._told_apart()
-        self._folders = [below(root.url) for root in folders]
+        self.folders = [below(root.url) for root in folders]
         self.seen += len(files)
         yield from self._counted(batches(files.values()))
         named = pa.array(files, type=pa.string())

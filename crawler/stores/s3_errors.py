@@ -15,7 +15,7 @@ from http import HTTPStatus
 import aiohttp
 import botocore.exceptions as bc
 
-from crawler.errors import ArchivedError, ObjectChangedError, StoreError, StoreUnavailableError
+from crawler.errors import ArchivedError, CredentialsExpiredError, ObjectChangedError, StoreError, StoreUnavailableError
 from crawler.stores.failures import denied, failed, from_os_error, from_status, missing, range_ignored, unavailable
 from crawler.stores.object_store import from_obstore
 from crawler.stores.urls import one_line, printable
@@ -37,6 +37,10 @@ def _archived(url: str, said: str) -> StoreError:
     return ArchivedError(printable(url), said)
 
 
+def _expired(url: str, said: str) -> StoreError:
+    return CredentialsExpiredError(printable(url), said)
+
+
 _MEANINGS: Mapping[str, tuple[Callable[[str, str], StoreError], str]] = {
     "NoSuchBucket": (missing, "no such bucket: check its name and --endpoint-url"),
     "NoSuchKey": (missing, "no such object"),
@@ -45,9 +49,7 @@ _MEANINGS: Mapping[str, tuple[Callable[[str, str], StoreError], str]] = {
     "InvalidAccessKeyId": (denied, _UNKNOWN_KEY),
     "InvalidClientTokenId": (denied, _UNKNOWN_KEY),
     "SignatureDoesNotMatch": (denied, "secret access key is wrong: check it, or the profile"),
-    "ExpiredToken": (denied, _EXPIRED),
-    "ExpiredTokenException": (denied, _EXPIRED),
-    "TokenRefreshRequired": (denied, _EXPIRED),
+    **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"), (_expired, _EXPIRED)),
     "InvalidToken": (denied, "session token is wrong"),
     "AccountProblem": (denied, "account has a problem"),
     "InvalidPayer": (denied, "account that should pay is disabled"),
@@ -81,11 +83,14 @@ class Asked:
     requester_pays : bool
     listing : bool
         A listing, else one object.
+    session : bool
+        With a session token.
     """
 
     anon: bool
     requester_pays: bool
     listing: bool = False
+    session: bool = False
 
 
 def from_code(url: str, code: str, status: int | None, asked: Asked) -> StoreError:
@@ -129,6 +134,8 @@ def _forbidden(url: str, shown: str, asked: Asked) -> StoreError:
         said += " without credentials"
     elif not asked.requester_pays:
         advice.append("if the requester is to pay, say --requester-pays")
+    if asked.session:  # Ceph says no more of one that has expired
+        advice.append("if the session has expired, begin a new one")
     if asked.listing:
         advice.append("if only listing is denied, name the keys in a key file")
     return denied(url, f"{said} ({shown})" + (": " + "; ".join(advice) if advice else ""))

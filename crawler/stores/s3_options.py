@@ -112,6 +112,12 @@ class S3Options:
         token = self.s3fs.get("token") or self.client.get("aws_session_token")
         return (key, secret, token) if key and secret else None
 
+    @property
+    def session(self) -> bool:
+        """Whether requests carry a session token, as far as options and environment tell."""
+        keys = self.explicit_keys
+        return bool(keys[2]) if keys is not None else bool(os.environ.get("AWS_SESSION_TOKEN"))
+
 
 def understood(storage_options: Mapping[str, object]) -> S3Options:
     """Return what ``storage_options`` and the environment mean.

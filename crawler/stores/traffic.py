@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from crawler.errors import StoreDownError, StoreUnavailableError
+from crawler.errors import CredentialsExpiredError, StoreDownError, StoreUnavailableError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
 
 Answer = TypeVar("Answer")
@@ -179,7 +179,7 @@ class Traffic:
             fault = self._fault(error, begun, now)
             if fault is not None:
                 self._failing -= 1
-                raise fault from error
+                raise fault from (None if fault is error else error)
             self._again[error.kind] += 1
         return min(patience.longest_pause, patience.first_pause * 2.0 ** min(tries - 1, 16))
 
@@ -222,5 +222,14 @@ class Patient:
         return self._traffic.ask(lambda: self._store.head(url))
 
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
-        """See `crawler.stores.base.ObjectStore.get`."""
-        return self._traffic.ask(lambda: self._store.get(ref, span))
+        """See `crawler.stores.base.ObjectStore.get`.
+
+        Raises
+        ------
+        StoreDownError
+            No request of the traffic has succeeded for too long, or the credentials have expired.
+        """
+        try:
+            return self._traffic.ask(lambda: self._store.get(ref, span))
+        except CredentialsExpiredError as error:  # no other object can be read either
+            raise StoreDownError(error.url, error.reason) from error

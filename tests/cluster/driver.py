@@ -15,7 +15,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from crawler import crawl, run
+from crawler import commits, crawl, run
 from crawler.catalogue import log, rewrite
 from crawler.cluster import DaskExecutor, local_client
 from crawler.executors import InProcess
@@ -32,10 +32,10 @@ POINTS: dict[str, tuple[Any, str, bool]] = {
     "after commit": (log.DeltaTable, "create_write_transaction", False),
     "before rewritten fragment": (rewrite, "write_fragment", True),
     "after rewritten fragment": (rewrite, "write_fragment", False),
-    "before merge": (run, "merge_small", True),
-    "after merge": (run, "merge_small", False),
-    "before drop": (run, "without_repeats", True),
-    "after drop": (run, "without_repeats", False),
+    "before merge": (commits, "merge_small", True),
+    "after merge": (commits, "merge_small", False),
+    "before drop": (commits, "without_repeats", True),
+    "after drop": (commits, "without_repeats", False),
     "before delete": (run.CatalogueLog, "delete_files", True),
     "after delete": (run.CatalogueLog, "delete_files", False),
 }

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from crawler import crawl, run
+from crawler import crawl, executors, run
 from crawler.catalogue.reader import Catalogue
 from crawler.errors import ListingError, StoreUnavailableError
 from crawler.executors import InProcess

@@ -28,6 +28,7 @@ from crawler import background, executors, run
 from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client, underway
+from crawler.commits import Commits
 from crawler.crawl import Receipt
 from crawler.errors import CatalogueError, ClusterError, ListingError
 from crawler.executors import Executor, InProcess
@@ -234,7 +235,7 @@ class TestSecondRun:
     def test_rewrites_only_files_that_hold_what_changed(
         self, tmp_path: Path, location: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Crawl, "_merge", lambda _: None)
+        monkeypatch.setattr(Commits, "merge", lambda *_: None)
         crawled(location, tree)
         before = Catalogue(str(location)).fragments
         changed = (tree / "night1" / "exp010.fits").as_uri()

@@ -66,6 +66,10 @@ memstore_device_bytes = 1073741824
 
 [client]
 rgw_dns_name = {domain}
+# Sessions of a few seconds ("STS in Ceph", its documentation): they must end while a test waits.
+rgw_s3_auth_use_sts = true
+rgw_sts_key = abcdefghijklmnop
+rgw_sts_min_session_duration = 1
 """
 _SECONDS = 60.0
 
@@ -141,6 +145,10 @@ class Ceph:
         for name, user in self.users.items():
             keys = (f"--access-key={user.key}", f"--secret-key={user.secret}")
             self._run("radosgw-admin", "user", "create", f"--uid={name}", f"--display-name={name}", *keys)
+
+    def administer(self, *command: str) -> None:
+        """Run ``radosgw-admin``."""
+        self._run("radosgw-admin", *command)
 
     def _make_keys(self) -> None:
         keyring = str(self._folder / "keyring")

@@ -23,7 +23,7 @@ class _Faulty(PassOn):
         time.sleep(owner.delay)  # what a network takes, not a wait for something
         fault = owner.next_fault()
         if fault == "slow-down":
-            self.send(503, _SLOW_DOWN, {"Content-Type": "application/xml"})
+            self.send(*owner.refusal, {"Content-Type": "application/xml"})
         elif fault == "reset":
             # A socket that is closed with nothing to linger for sends RST.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -61,7 +61,9 @@ class FaultProxy(Proxy):
     Attributes
     ----------
     after, refuse : int
-        Once so many requests were handed on, so many are all answered 503; -1 for all there will be.
+        Once so many requests were handed on, so many are all refused; -1 for all there will be.
+    refusal : tuple of int and bytes
+        Status and body that they are refused with.
     faults : Counter
         What was done, by kind.
     """
@@ -82,6 +84,7 @@ class FaultProxy(Proxy):
         self.delay = delay
         self.after = 0
         self.refuse = 0
+        self.refusal = (503, _SLOW_DOWN)
         self.faults: Counter[str] = Counter()
         self._shares = {"slow-down": slow_down, "reset": reset, "short-body": short_body}
         self._random = random.Random(seed)

@@ -7,22 +7,27 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 from astropy.io import fits
 
 from crawler import run
+from crawler.catalogue import deleting, kept, listings
 from crawler.catalogue import vacuum as vacuuming
-from crawler.catalogue.log import CatalogueLog
+from crawler.catalogue.log import CatalogueLog, first_line
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.schema import TABLES
 from crawler.errors import CatalogueError
+from crawler.executors import InProcess
 from crawler.job import CrawlJob
 from crawler.report import Report
-from crawler.run import Crawl, InProcess
+from crawler.run import Crawl
+from crawler.stores.base import LISTING_SCHEMA
 from crawler.stores.storage import open_folder
 from tests.conftest import TREE_FILES, sibling
 from tests.s3.ceph import Ceph
@@ -169,6 +174,76 @@ def test_vacuum_now(tree: Path, server: S3Server, location: str) -> None:
     for name, schema in TABLES.items():
         plain = pads.dataset(folder.join(f"table={name}"), schema=schema, filesystem=folder.filesystem)
         assert multiset(plain.to_table()) == multiset(getattr(catalogue, name).to_table())
+
+
+def test_a_kept_listing(server: S3Server, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "FILE_KEYS", 3)
+    folder = open_folder(location, server.options)
+    of = kept.fingerprint(["s3://bucket/"], None, [])
+    long_ago = datetime.now(UTC) - timedelta(days=9)
+    urls = [["s3://bucket/b", "s3://bucket/a"], ["s3://bucket/é"], ["s3://bucket/z"]]
+    rows = [pa.Table.from_pylist([{"url": url} for url in some], schema=LISTING_SCHEMA) for some in urls]
+    for name, partitions in {"first": rows[:1], "second": rows}.items():
+        writer = kept.ListingWriter(folder, name, of, {"roots": ["s3://bucket/"]})
+        for partition in partitions:
+            writer.write(partition)
+        writer.end(seen=4)
+    dead = kept.ListingWriter(folder, "dead", of, {})
+    dead.write(rows[0])
+    dead.close()
+    CatalogueLog(location, server.options).create()  # beside it
+
+    found = listings.unfinished(folder, of, long_ago)
+
+    assert found is not None
+    assert (found.id, found.keys, [file.keys for file in found.files]) == ("second", 4, [3, 1])
+    assert [one["url"].to_pylist() for one in found.partitions()] == urls
+    assert found.dataset().count_rows() == 4
+    found.finish()
+    following = listings.unfinished(folder, of, long_ago)
+    assert following is not None
+    assert following.id == "first"
+    following.finish()
+    assert vacuuming.vacuum(location, now=True, storage_options=server.options).deleted == 4
+    assert [one.id for one in listings.kept_listings(folder)] == ["second"]
+    assert opened(location, server).files.count_rows() == 0
+
+
+def test_many_files_are_deleted_with_few_requests(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deleting, "_AT_ONCE", 4)
+    bucket = server.bucket()
+    keys = [f"a [cat]alogue*/é?&{number}" for number in range(9)]
+    for key in [*keys, "kept"]:
+        server.put(bucket, key, b"x")
+    folder = open_folder(f"s3://{bucket}/a [cat]alogue*", server.options)
+    store = folder.filesystem.handler.fs
+    asked: list[str] = []
+    ask = store.call_s3
+    monkeypatch.setattr(store, "call_s3", lambda method, **told: asked.append(method) or ask(method, **told))
+
+    deleting.delete_files(folder, [f"{bucket}/{key}" for key in [*keys, "a [cat]alogue*/not there"]])
+    deleting.delete_files(folder, [])
+
+    assert asked == ["delete_objects"] * 3
+    left = server.client.list_objects_v2(Bucket=bucket)["Contents"]
+    assert [entry["Key"] for entry in left] == ["kept"]
+
+
+def test_files_that_may_not_be_deleted(ceph: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = ceph.bucket()
+    ceph.put(bucket, "catalogue/x", b"x")
+    key, secret = Ceph.users["other"]
+    folder = open_folder(f"s3://{bucket}/catalogue", {**ceph.options, "key": key, "secret": secret})
+
+    with pytest.raises(PermissionError) as caught:
+        deleting.delete_files(folder, [f"{bucket}/catalogue/x"])
+    assert first_line(caught.value) == "AccessDenied"
+
+    # Scripted: neither server refuses one key of several, as S3 does with a 200 (DeleteObjects, API Reference).
+    refused = {"Errors": [{"Key": "catalogue/x", "Code": "AccessDenied", "Message": "Access Denied"}]}
+    monkeypatch.setattr(folder.filesystem.handler.fs, "call_s3", lambda *_, **__: refused)
+    with pytest.raises(OSError, match="AccessDenied: Access Denied: catalogue/x"):
+        deleting.delete_files(folder, [f"{bucket}/catalogue/x", f"{bucket}/catalogue/y"])
 
 
 def well_said(error: Exception) -> None:

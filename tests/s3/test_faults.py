@@ -87,6 +87,28 @@ def test_a_store_that_is_busy_for_a_while_is_waited_for(tmp_path: Path, server: 
     same_tables(Catalogue(str(location)), clean)
 
 
+def test_credentials_that_expire_end_the_run_which_goes_on_with_new_ones(
+    tmp_path: Path, server: BucketServer, clean: Catalogue
+) -> None:
+    location = tmp_path / "catalogue"
+    with FaultProxy(server.origin) as proxy:
+        proxy.after, proxy.refuse = 150, -1
+        proxy.refusal = (
+            400,
+            b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>",
+        )
+
+        with pytest.raises(StoreDownError, match="credentials have expired: get new ones") as caught:
+            crawled(location, proxy.origin)
+        assert str(caught.value).isprintable()
+        walked = Catalogue(str(location)).files.count_rows()
+        assert 0 < walked < FILES
+
+        proxy.refuse = 0
+        assert crawled(location, proxy.origin).files == FILES - walked
+    same_tables(Catalogue(str(location)), clean)
+
+
 def test_a_store_that_stays_down_ends_the_run_which_goes_on_later(
     tmp_path: Path, server: BucketServer, clean: Catalogue
 ) -> None:
@@ -95,7 +117,7 @@ def test_a_store_that_stays_down_ends_the_run_which_goes_on_later(
     with FaultProxy(server.origin) as proxy:
         proxy.after, proxy.refuse = 150, -1
 
-        with pytest.raises(StoreDownError, match="the store is down") as caught:
+        with pytest.raises(StoreDownError, match="nothing can be read any more") as caught:
             crawled(location, proxy.origin, patience=impatient)
 
     assert str(caught.value).isprintable()

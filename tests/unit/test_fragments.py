@@ -317,8 +317,8 @@ def piece(name: str, rows: int, header: int = 1) -> Fragment:
     [
         pytest.param([], [], id="nothing"),
         pytest.param([piece("a", 1)], [], id="one file"),
-        pytest.param([piece("b", 1), piece("a", 1)], ["ab"], id="in the order of urls"),
-        pytest.param([piece("a", 1), piece("b", 13), piece("c", 1)], [], id="good files stand between"),
+        pytest.param([piece("a", 1), piece("b", 1)], ["ab"], id="two files"),
+        pytest.param([piece("a", 1), piece("b", 13), piece("c", 1)], ["ac"], id="a good file stands between"),
         pytest.param([piece("a", 1), piece("b", 1), piece("c", 13)], ["ab"], id="good files are left alone"),
         pytest.param([piece(c, 12) for c in "abcdefghij"], ["abcdefgh", "ij"], id="no more rows than a good file"),
         pytest.param([piece(c, 1, 120) for c in "abcdefghij"], ["abcdefgh", "ij"], id="no more bytes of headers"),

@@ -14,9 +14,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from crawler.catalogue import log as log_module
 from crawler.catalogue.fragments import Fragment
-from crawler.catalogue.log import CatalogueLog, Change, Snapshot
+from crawler.catalogue.log import CatalogueLog, Change
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.schema import SCHEMA_VERSION, log_schema
+from crawler.catalogue.snapshot import Snapshot
 from crawler.errors import CatalogueError, CrawlerError
 from tests.tables import add_objects, parquet_files, write_object
 
@@ -51,7 +52,7 @@ def well_said(error: CrawlerError, *words: str) -> None:
 
 class TestCreate:
     def test_makes_an_empty_catalogue(self, location: Path, log: CatalogueLog) -> None:
-        assert log.snapshot() == Snapshot(0, ())
+        assert (log.snapshot().version, log.snapshot().fragments, log.snapshot().empty) == (0, (), True)
         assert urls(location) == []
         assert (location / "_delta_log").is_dir()
 
@@ -386,9 +387,10 @@ def test_what_is_no_catalogue_is_not_opened(spoiled: tuple[Path, str]) -> None:
 
 def test_what_is_no_catalogue_is_not_written_to(spoiled: tuple[Path, str]) -> None:
     location, _ = spoiled
+    added = [Fragment("files", "x", 1, 1, A, A)]
 
     with pytest.raises(CatalogueError) as caught:
-        CatalogueLog(str(location)).commit(lambda _: Change([Fragment("files", "x", 1, 1, A, A)]), {})
+        CatalogueLog(str(location)).commit(lambda now: Change(added, list(now.of("files"))), {})
     well_said(caught.value)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from crawler.catalogue import rewrite
 from crawler.catalogue.fragments import Fragment
-from crawler.catalogue.log import CatalogueLog, Change, Snapshot
+from crawler.catalogue.log import CatalogueLog, Change
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
 from tests.tables import add_objects, multiset, parquet_files, same_tables, write_object
@@ -243,7 +243,7 @@ class TestMergeSmall:
         assert parquet_files(location) == before
 
     def test_of_an_empty_catalogue(self, log: CatalogueLog) -> None:
-        assert merge_small(log.folder, Snapshot(0, ()), "later") == Change()
+        assert merge_small(log.folder, log.snapshot(), "later") == Change()
 
 
 def test_same_tables_tells_a_difference(tmp_path: Path, log: CatalogueLog) -> None:
