@@ -1,6 +1,6 @@
 """Measure the crawler: beside other readers, product by product, under load; print tables, and plot.
 
-``python -m tests.benchmarks [--only cards,peers,local,products,flight,scale,memory] [--files N] [--sample N]
+``python -m tests.benchmarks [--only cards,peers,local,products,flight,scale,memory,catalogue,fleet] [--files N] [--sample N]
 [--write-readme]``. Needs nginx with its echo module, which it starts itself on loopback, and the extra ``benchmark``.
 Buckets are made in a temporary folder, part by part; data units are holes, so they take little space.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.benchmarks import markdown
 from tests.benchmarks.figures import FOLDER, draw
 from tests.benchmarks.measure import REPOSITORY
-from tests.benchmarks.parts import cards, load, peers, products
+from tests.benchmarks.parts import cards, catalogue, fleet, load, peers, products
 from tests.benchmarks.parts.base import Counts, Section
 
 README = REPOSITORY / "README.md"
@@ -37,6 +37,8 @@ def main() -> None:
         "flight": load.flight,
         "scale": load.scale,
         "memory": load.memory,
+        "catalogue": catalogue.run,
+        "fleet": fleet.run,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"parts, comma-separated, of {', '.join(parts)}; all by default")

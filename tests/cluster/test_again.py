@@ -373,7 +373,7 @@ class TestListingThatDoesNotEnd:
         everything = urls(location)
         remove(nth(survey, 1, 2, 3))
         with monkeypatch.context() as patch:
-            patch.setattr(run, "crawl_partition", _raising(StoreUnavailableError("file:///x", "worker lost")))
+            patch.setattr(executors, "crawl_partition", _raising(StoreUnavailableError("file:///x", "worker lost")))
             with pytest.raises(StoreUnavailableError):
                 crawled(location, survey, allow_removals=True)
 
