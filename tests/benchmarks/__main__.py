@@ -1,8 +1,9 @@
 """Measure the crawler: beside other readers, product by product, under load; print tables, and plot.
 
-``python -m tests.benchmarks [--only cards,peers,local,products,flight,scale,memory,catalogue,fleet] [--files N] [--sample N]
-[--write-readme]``. Needs nginx with its echo module, which it starts itself on loopback, and the extra ``benchmark``.
-Buckets are made in a temporary folder, part by part; data units are holes, so they take little space.
+``python -m tests.benchmarks [--only PARTS] [--files N] [--sample N] [--scratch FOLDER] [--write-readme]``, PARTS being
+some of cards, peers, local, products, flight, scale, memory, catalogue, fleet, with commas between. Needs nginx with
+its echo module, which it starts itself on loopback, and the extra ``benchmark``. Buckets are made in a temporary folder,
+part by part; data units are holes, so they take little space.
 """
 
 from __future__ import annotations

@@ -1,0 +1,141 @@
+"""``crawler estimate`` of buckets: quotes beside what a crawl asks the server for, and stores that say no."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import crawler as package
+from crawler.fits.policy import read_policy
+from crawler.job import CrawlJob
+from crawler.quoting import Quote, estimate, fingerprint_of, kept_quote
+from crawler.stores.storage import open_folder
+from crawler.walk import Scope
+from tests.fits_files import image_hdu
+from tests.s3.bucket_server import BucketServer
+from tests.s3.ceph import Ceph
+from tests.s3.conftest import S3Server
+from tests.unit.test_cli import Run, commands
+from tests.unit.test_estimate import files_of_two_products
+
+SECRET = "hush-hush"
+
+
+@pytest.fixture
+def crawler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    return commands(monkeypatch, capsys, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[BucketServer]:
+    """Serve a bucket of two products; its name and keys, and so every sample of it, are the same each time."""
+    with BucketServer({f"survey/{name}": data for name, data in files_of_two_products()}) as server:
+        yield server
+
+
+def options(server: BucketServer) -> dict[str, str]:
+    return {"endpoint_url": server.origin, "key": "any", "secret": SECRET}
+
+
+class TestQuote:
+    @pytest.mark.parametrize("sample", [40, 100])
+    def test_beside_what_a_crawl_takes(self, server: BucketServer, tmp_path: Path, sample: int) -> None:
+        server.requests.clear()
+        quote = estimate("s3://survey", workers=0, sample=sample, storage_options=options(server))
+        asked = [one.path for one in server.requests]
+        assert sum("list-type=2" in path for path in asked) == quote.spent.lists == quote.lists == 1
+        assert sum(one.range is not None for one in server.requests) == quote.spent.requests
+        report = package.index("s3://survey", str(tmp_path / "made"), storage_options=options(server))
+        for actual, span in (
+            (report.requests, quote.requests),
+            (report.bytes_read, quote.bytes_read),
+            (report.hdus, quote.hdus),
+            (report.cards, quote.cards),
+        ):
+            assert actual in span
+            assert span.low < span.high
+            assert span.value == pytest.approx(actual, rel=0.1)
+        stored = sum(one.size for one in package.Catalogue(str(tmp_path / "made")).fragments)
+        assert stored in quote.catalogue_bytes
+
+    def test_of_one_product(self, server: BucketServer, tmp_path: Path) -> None:
+        quote = estimate("s3://survey/raw", workers=0, sample=30, storage_options=options(server))
+        report = package.index("s3://survey/raw", str(tmp_path / "made"), storage_options=options(server))
+        assert quote.requests.value == pytest.approx(report.requests, rel=0.02)
+        assert report.requests in quote.requests
+        assert (quote.requests.high - quote.requests.low) / quote.requests.value < 0.2
+
+    def test_is_the_same_each_time(self, server: BucketServer) -> None:
+        first, again = (estimate("s3://survey", sample=30, storage_options=options(server)) for _ in range(2))
+        assert (first.requests, first.bytes_read, first.cards) == (again.requests, again.bytes_read, again.cards)
+
+    def test_in_dollars(self, server: BucketServer) -> None:
+        costs = {"usd_per_request": 1e-3, "usd_per_list": 1.0, "usd_per_gb": 100.0, "usd_per_hour": 0.0}
+        quote = estimate("s3://survey", sample=30, storage_options=options(server), costs=costs)
+        assert quote.usd_requests.value == pytest.approx(quote.requests.value * 1e-3 + 1)
+        assert quote.usd_transfer.high == pytest.approx(quote.bytes_read.high * 1e-7)
+        assert quote.usd_compute.value == 0
+        assert quote.spent.usd == pytest.approx(quote.spent.requests * 1e-3 + 1 + quote.spent.bytes_read * 1e-7)
+
+    def test_in_hours(self, server: BucketServer) -> None:
+        slow = {"first_byte_seconds": 60.0}
+        quote = estimate("s3://survey", sample=30, workers=2, storage_options=options(server), costs=slow)
+        assert quote.bound == "latency"
+        assert quote.hours.value == pytest.approx(quote.requests.value * 60 / 32 / 2 / 3600)
+        told = {"max_requests_per_second": 1.0}
+        limited = estimate("s3://survey", sample=30, storage_options=options(server), **told)
+        assert limited.bound == "the requests a second that are allowed"
+        assert limited.hours.value == pytest.approx(limited.requests.value / 3600)
+
+
+class TestCommand:
+    def test_keeps_the_quote_on_s3(self, crawler: Run, server: BucketServer, moto: S3Server) -> None:
+        bucket = moto.bucket()
+        there = [f"--catalogue-option={name}={value}" for name, value in moto.options.items()]
+        store = [f"--storage-option={name}={value}" for name, value in options(server).items()]
+        ended = crawler(
+            "estimate", "s3://survey/raw", "-c", f"s3://{bucket}/made", *there, *store, "--json", "--sample", 9
+        )
+        assert (ended.code, ended.err) == (0, "")
+        quote = Quote.from_json(ended.out)
+        assert kept_quote(open_folder(f"s3://{bucket}/made", moto.options), quote.fingerprint) == quote
+        assert (
+            fingerprint_of(CrawlJob(("s3://survey/raw",), "elsewhere", scope=Scope(policy=read_policy())))
+            == quote.fingerprint
+        )
+        (kept,) = moto.client.list_objects_v2(Bucket=bucket)["Contents"]
+        text = moto.client.get_object(Bucket=bucket, Key=kept["Key"])["Body"].read().decode()
+        assert json.loads(text)["files"] == 200
+        assert SECRET not in text
+        assert moto.secret not in text
+
+    def test_says_what_it_costs(self, crawler: Run, server: BucketServer) -> None:
+        store = [f"--storage-option={name}={value}" for name, value in options(server).items()]
+        ended = crawler("estimate", "s3://survey", *store, "--sample", 30, "--workers", 4, "--cost", "usd_per_gb=0.09")
+        assert (ended.code, ended.err) == (0, "")
+        lines = dict(line.split(maxsplit=1) for line in ended.out.splitlines())
+        assert lines["requests"].endswith(" GET, 1 LIST")
+        assert "transfer $0.0" in lines["dollars"]
+        assert " on 4 workers, bound by " in lines["time"]
+
+    def test_nobody_answers(self, crawler: Run, tmp_path: Path) -> None:
+        with BucketServer() as gone:
+            endpoint = gone.origin
+        ended = crawler("estimate", "s3://survey", "--endpoint-url", endpoint, "--anon", "-c", "made")
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.fault.startswith("cannot list s3://survey: ")
+        assert not Path("made").exists()
+
+    def test_wrong_credentials(self, crawler: Run, ceph: S3Server) -> None:
+        bucket = ceph.bucket()
+        ceph.put(bucket, "a.fits", image_hdu((10,)))
+        who = ["--endpoint-url", ceph.endpoint, "--storage-option=key=owner-key", f"--storage-option=secret={SECRET}"]
+        assert Ceph.users["owner"][0] == "owner-key"
+        ended = crawler("estimate", f"s3://{bucket}/", *who, "-c", "made")
+        assert (ended.code, ended.out) == (1, "")
+        assert "secret access key is wrong" in ended.fault
+        assert SECRET not in ended.err
+        assert not Path("made").exists()
