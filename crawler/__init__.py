@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     from crawler.catalogue.reader import Catalogue
     from crawler.errors import CrawlerError
     from crawler.headers import HeaderUnit, load_headers
+    from crawler.quoting import Quote, estimate
     from crawler.report import Report
 
 __version__ = "0.1.0"
 
-__all__ = ["Catalogue", "CrawlerError", "HeaderUnit", "Report", "index", "load_headers"]
+__all__ = ["Catalogue", "CrawlerError", "HeaderUnit", "Quote", "Report", "estimate", "index", "load_headers"]
 
 _HOME = {
     "Catalogue": "crawler.catalogue.reader",
     "CrawlerError": "crawler.errors",
     "HeaderUnit": "crawler.headers",
+    "Quote": "crawler.quoting",
     "Report": "crawler.report",
+    "estimate": "crawler.quoting",
     "index": "crawler.api",
     "load_headers": "crawler.headers",
 }

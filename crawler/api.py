@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from crawler.catalogue.log import CatalogueLog
-from crawler.errors import UsageError
+from crawler.errors import CatalogueError, UsageError
 from crawler.executors import InProcess
 from crawler.fits.policy import Goal, prices, read_policy
 from crawler.job import CrawlJob
 from crawler.listing import list_roots
+from crawler.quoting import compared, fingerprint_of, kept_quote
 from crawler.report import Report
 from crawler.run import Crawl
 from crawler.stores import Adapter, open_store
@@ -145,8 +146,17 @@ def index(
 
     if callable(client):
         with client() as started:
-            return _crawled(job, started, 0, tell)
-    return _crawled(job, client, workers, tell)
+            return _beside_quote(job, _crawled(job, started, 0, tell))
+    return _beside_quote(job, _crawled(job, client, workers, tell))
+
+
+def _beside_quote(job: CrawlJob, report: Report) -> Report:
+    """Note what a run took beside what was quoted for it, if it was and the run came to its end."""
+    if report.files and not (report.interrupted or report.stopped):
+        with suppress(CatalogueError):
+            quote = kept_quote(CatalogueLog(job.catalogue, job.catalogue_options).folder, fingerprint_of(job))
+            report.quoted = [] if quote is None else compared(quote, report)
+    return report
 
 
 def _check(job: CrawlJob) -> None:

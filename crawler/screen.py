@@ -172,6 +172,7 @@ def summary(report: Report) -> str:
         lines.append(f"again      {report.retries.total():,} requests ({faults})")
     if report.usd:
         lines.append(f"cost       ${report.usd:,.4f} at the store's prices")
+    lines += [f"quoted     {line}" for line in report.quoted]
     if report.skipped:
         lines.append(f"unchanged  {report.skipped:,} files")
     if report.removed:

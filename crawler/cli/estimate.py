@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 # It imports what it needs, and it prints, which nothing below it does.
 # ruff: noqa: PLC0415, T201
 
-_ELSEWHERE = {"scheduler", "allow_removals", "max_usd"}
+_ELSEWHERE = (options.OF_CLUSTER - {"workers"}) | {
+    "allow_removals",
+    "file_timeout",
+    "max_usd",
+}
 """What job files say of a run that changes nothing of what it takes."""
 
 

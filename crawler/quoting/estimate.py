@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from crawler.background import ahead
 from crawler.budget import Budget
 from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.rewrite import MERGE_FROM
@@ -42,6 +44,7 @@ SAMPLE = 400
 FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000  # as `crawler.run` cuts them
 _PAGE = 1000  # objects in a page of a listing (ListObjectsV2, Amazon S3 API Reference)
 _PRODUCTS = 100_000  # that are told apart
+_AHEAD = 4  # partitions that are listed ahead
 
 
 def estimate(
@@ -204,23 +207,29 @@ class _Estimate:
         learning = Learning(self._workers, self._slots)
         products: set[int] = set()
         cut = partitions(_first(listing, self._max_keys), first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
-        for number, partition in enumerate(cut):
-            ordered = partition.sort_by("url")
-            known = _known(self._job, ordered)
-            for row in ordered.to_pylist():
-                ref = ObjectRef(**row)
-                old = known.get(ref.url, [])
-                if len(old) == 1 and _unchanged(self._job, ref, old[0]):
-                    listed.unchanged += 1
-                    continue
-                product = product_of(ref.url)
-                if len(products) < _PRODUCTS:
-                    products.add(hash(product))
-                met = learning.meet(number % self._workers, product, ref.url, ref.size)
-                listed.strata.add(product, met.kind, met.crowded, ref)
+        # On another thread, so that whoever interrupts this one need not wait for the store.
+        with ahead(cut, _AHEAD, threading.Event()) as todo:
+            for number, partition in enumerate(todo):
+                for ref in self._to_walk(partition.sort_by("url"), listed):
+                    product = product_of(ref.url)
+                    if len(products) < _PRODUCTS:
+                        products.add(hash(product))
+                    met = learning.meet(number % self._workers, product, ref.url, ref.size)
+                    listed.strata.add(product, met.kind, met.crowded, ref)
         listed.products = len(products)
         listed.seconds = time.monotonic() - begun
         return listed
+
+    def _to_walk(self, partition: pa.Table, listed: _Listed) -> Iterator[ObjectRef]:
+        """Yield the files that the catalogue does not hold unchanged."""
+        known = _known(self._job, partition)
+        for row in partition.to_pylist():
+            ref = ObjectRef(**row)
+            old = known.get(ref.url, [])
+            if len(old) == 1 and _unchanged(self._job, ref, old[0]):
+                listed.unchanged += 1
+            else:
+                yield ref
 
     def _quote(self, listing: Listing, listed: _Listed, sample: Sample) -> Quote:
         job = self._job

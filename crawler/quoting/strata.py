@@ -76,8 +76,10 @@ class Cell:
         """Take all the files of another stratum."""
         self.files += other.files
         self.crowded += other.crowded
-        self.bar = min(self.bar, other.bar)
-        self.held = [one for one in self.held + other.held if one[0] < self.bar]
+        if other.bar < self.bar:
+            self.bar = other.bar
+            self.held = [one for one in self.held if one[0] < self.bar]
+        self.held.extend(one for one in other.held if one[0] < self.bar)
 
     def thin(self, most: int) -> None:
         """Hold no more than so many: those of the least hashes."""

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -32,7 +33,7 @@ from crawler.walk import Scope
 from tests.conftest import TREE_FILES
 from tests.fits_files import entry, image_hdu
 from tests.servers import RangeServer
-from tests.unit.test_cli import Run, commands
+from tests.unit.test_cli import Run, commands, outside
 
 POPULATIONS = 200
 LEAST_COVERAGE = 0.90
@@ -520,18 +521,19 @@ class TestCommand:
         assert ended.fault.startswith("none of 1 files could be read; the first: ")
         assert not Path("made").exists()
 
-    def test_interrupted(self, tmp_path: Path) -> None:
-        with RangeServer({"a.fits": image_hdu((10,))}) as server:
-            server.objects["b.fits"] = image_hdu((20,))
-            program = "from crawler.cli import main; main()"
-            roots = [server.url("a.fits"), server.url("b.fits")]
-            command = [sys.executable, "-c", program, "estimate", *roots, "-c", str(tmp_path / "made")]
-            with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-                wait = server.stall("b.fits")
-                while not any(asked.path == "/a.fits" for asked in server.requests):
+    @pytest.mark.parametrize(
+        "roots", [pytest.param(["a.fits", "b.fits"], id="while-it-lists"), pytest.param([""], id="while-it-walks")]
+    )
+    def test_interrupted(self, tmp_path: Path, roots: list[str]) -> None:
+        with RangeServer({"a.fits": image_hdu((10,)), "b.fits": image_hdu((20,))}) as server:
+            release = server.stall("b.fits")
+            urls = [server.url(root) for root in roots]
+            with outside("estimate", *urls, "-c", tmp_path / "made", stdout=subprocess.PIPE) as process:
+                while not any(asked.path == "/b.fits" for asked in server.requests):
                     assert process.poll() is None
+                    time.sleep(0.01)
                 process.send_signal(signal.SIGINT)
                 out, err = process.communicate(timeout=30)
-                wait.set()
+            release.set()
         assert (process.returncode, out, err.strip()) == (130, b"", b"crawler: interrupted")
         assert not (tmp_path / "made").exists()
