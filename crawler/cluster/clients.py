@@ -129,8 +129,15 @@ def remote_client(address: str, tls: Tls = Tls()) -> Iterator[Client]:
     except (OSError, ValueError, ImportError, RuntimeError, TypeError) as error:
         advice = " (its address begins with tls:// where it wants certificates)" if address.startswith("tcp:") else ""
         raise ClusterError(f"no Dask scheduler answers at {address}: {one_line(str(error))}{advice}") from None
-    with client:
-        yield client
+    # What Dask says with a traceback as its scheduler is lost, the crawl says in a line.
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with client:
+            yield client
+    finally:
+        logger.setLevel(before)
 
 
 async def _knock(address: str, security: Security) -> None:
