@@ -130,7 +130,7 @@ def remote_client(address: str, tls: Tls = Tls()) -> Iterator[Client]:
         advice = " (its address begins with tls:// where it wants certificates)" if address.startswith("tcp:") else ""
         raise ClusterError(f"no Dask scheduler answers at {address}: {one_line(str(error))}{advice}") from None
     # What Dask says with a traceback as its scheduler is lost, the crawl says in a line.
-    logger = logging.getLogger("distributed")
+    logger = logging.getLogger("distributed.client")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
