@@ -18,6 +18,10 @@ _AT_ONCE = 2  # partitions in this process
 class Executor(Protocol):
     """Something that crawls partitions."""
 
+    def width(self) -> int:
+        """Return how many partitions it crawls at the same time, and how many should end at about the same time."""
+        ...
+
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """Crawl every partition, in any order, taking few of them ahead.
 
@@ -29,6 +33,10 @@ class Executor(Protocol):
 
 class InProcess:
     """The executor that is this process: two partitions at a time, so that one is walked while the other is written."""
+
+    def width(self) -> int:
+        """Return 1: of its two partitions one waits for the other's rows to be written."""
+        return 1
 
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """See `Executor`."""

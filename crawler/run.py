@@ -39,6 +39,9 @@ FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000
 """Files of the first partition, how partitions grow, and files of all later ones: small crawls are spread over the
 workers, large ones make few tasks."""
 
+SHARES = 4
+"""Of what is left at the end, each worker is given no more than such a share of what would be its own at once."""
+
 COMMIT_SECONDS, COMMIT_RECEIPTS = 30.0, 500
 """A commit is made when so much time passed or so many receipts came since the last: each costs some 40 ms."""
 
@@ -73,6 +76,7 @@ class Crawl:
         self._log = CatalogueLog(job.catalogue, job.catalogue_options)
         self._commits = Commits(self._log, job.crawl, self._committed, seconds=COMMIT_SECONDS, receipts=COMMIT_RECEIPTS)
         self._stop = threading.Event()
+        self._given = 0  # files that were handed out
         self._halted = False  # it was not a signal that set it
         self._begun = time.monotonic()
         self._budget = Budget(job)
@@ -222,12 +226,25 @@ class Crawl:
         for partition in todo:
             if self.report.listed_at is None:
                 self._listed(listing)
-            if not self._budget.allows(partition.num_rows, self.report):
-                self.report.stopped = self._over_budget()
-                return
-            yield partition
+            for piece in self._evened(partition):
+                if not self._budget.allows(piece.num_rows, self.report):
+                    self.report.stopped = self._over_budget()
+                    return
+                self._given += piece.num_rows
+                yield piece
         if self.report.listed_at is None:
             self._listed(listing)
+
+    def _evened(self, partition: pa.Table) -> Iterator[pa.Table]:
+        """Yield a partition or, towards the end, pieces of it: so that all workers end at about the same time."""
+        at = 0
+        while at < partition.num_rows:
+            size = partition.num_rows
+            if self.report.listing_ended and (width := self._executor.width()) > 1:
+                left = self.report.listed - self._given
+                size = max(FIRST_PARTITION, left // (SHARES * width))
+            yield partition.slice(at, size) if size < partition.num_rows else partition
+            at += size
 
     def _remove_gone(self, before: Snapshot, listing: Listing, kept: KeptListing) -> None:
         if before.empty:

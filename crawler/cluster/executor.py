@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pyarrow as pa
 from distributed import Client
@@ -41,6 +42,12 @@ class DaskExecutor:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+
+    def width(self) -> int:
+        """Return how many threads the workers have."""
+        with suppress(OSError, RuntimeError, AttributeError):  # that the scheduler is lost is found out soon enough
+            return max(1, sum(self._client.nthreads().values()))
+        return 1
 
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """See `crawler.executors.Executor`.
