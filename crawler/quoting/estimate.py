@@ -35,14 +35,13 @@ from crawler.quoting.statistics import Interval, total
 from crawler.quoting.strata import Strata
 from crawler.report import Report
 from crawler.stores import Adapter, ObjectRef, open_store
-from crawler.stores.urls import S3_SCHEMES, scheme_of
+from crawler.stores.urls import scheme_of
 from crawler.walk import Scope
 
 SAMPLE = 400
 """Files that are walked, where nothing else is asked for."""
 
 FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000  # as `crawler.run` cuts them
-_PAGE = 1000  # objects in a page of a listing (ListObjectsV2, Amazon S3 API Reference)
 _PRODUCTS = 100_000  # that are told apart
 _AHEAD = 4  # partitions that are listed ahead
 
@@ -249,7 +248,7 @@ class _Estimate:
             local=self._local,
         )
         hours, bound = hours_of(job, work, self._workers, self._slots)
-        lists = self._pages(listing)
+        lists = listing.requests
         seconds = time.monotonic() - self._begun
         took = Report("", "", requests=sample.requests, listing_requests=lists, bytes_read=sample.bytes_read)
         return Quote(
@@ -281,11 +280,6 @@ class _Estimate:
                 sample.files, sample.requests, lists, sample.bytes_read, Budget(job).spent(took), round(seconds, 3)
             ),
         )
-
-    def _pages(self, listing: Listing) -> int:
-        """Return how many pages of listings there were, where there are such: of each root one is not full."""
-        folders = [root for root in self._job.roots if scheme_of(root) in S3_SCHEMES]
-        return math.ceil(listing.seen / _PAGE) + len(folders) - 1 if folders else 0
 
     def _usd(self, **amounts: Interval) -> Interval:
         """Return what the store charges for counts of a report."""

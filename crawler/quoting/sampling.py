@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crawler.crawl import _shared, leave
@@ -17,7 +17,7 @@ from crawler.quoting.learning import Kind
 from crawler.quoting.replay import Walked, costs_of
 from crawler.quoting.rows import Effort, Size, sizes_of
 from crawler.quoting.statistics import Stratum
-from crawler.quoting.strata import Cell, Group
+from crawler.quoting.strata import LEAST, Cell, Group
 from crawler.stores import ObjectRef
 from crawler.stores.storage import open_folder
 from crawler.walk import FileResult
@@ -42,12 +42,15 @@ class Figures:
 
     Attributes
     ----------
+    size : int or None
+        As it was listed.
     requests, bytes_read : dict of Kind to float
         By what is known of the file when its walk begins.
     hdus, cards : int
         ``cards`` are card images.
     """
 
+    size: int | None
     requests: dict[Kind, float]
     bytes_read: dict[Kind, float]
     hdus: int
@@ -180,6 +183,7 @@ def _figures(job: CrawlJob, walked: dict[Kind, list[Walked]], *, by_chance: bool
         for one in ones:
             costs = costs_of(one, products[product_of(one.listed.url)], job.scope, by_chance=by_chance)
             figures = Figures(
+                one.listed.size,
                 {of: float(cost.requests) for of, cost in costs.items()},
                 {of: float(cost.bytes_read) for of, cost in costs.items()},
                 len(one.result.hdus),
@@ -211,15 +215,45 @@ def strata_of(sample: Sample, what: str) -> tuple[list[Stratum], float]:
         for kind, cell in group.cells.items():
             if not cell.files:
                 continue
-            own = found.get(kind, [])
-            borrowed = len(own) < min(2, cell.files)
-            costs = [_figure(one, what, kind) for one in (everything if borrowed else own)]
-            worst = max(_figure(one, what, Kind.FIRST) for one in everything)
             depends = what in {"requests", "bytes_read"}  # on what was walked before
             guess = depends and kind is not Kind.FIRST
-            strata.append(Stratum(cell.files, costs, _unlike(costs, worst, guess=guess), borrowed))
+            worst = max(_figure(one, what, Kind.FIRST) for one in everything)
+            for files, ones, borrowed in _by_size(cell, found.get(kind, []), everything):
+                costs = [_figure(one, what, kind) for one in ones]
+                strata.append(Stratum(files, costs, _unlike(costs, worst, guess=guess), borrowed))
             assumed += (_assumed(cell, kind, group, everything, what) * depends) ** 2
     return strata, assumed**0.5
+
+
+def _by_size(
+    cell: Cell, own: Sequence[Figures], others: Sequence[Figures]
+) -> Iterator[tuple[int, Sequence[Figures], bool]]:
+    """Cut a stratum by the sizes of its files, which tell layouts apart (Cochran, section 5A.9: post-stratification).
+
+    Yields
+    ------
+    files : int
+    sample : sequence of Figures
+        Of these files, or of others that have to stand for them.
+    borrowed : bool
+        It is of others.
+    """
+    if len(own) < min(2, cell.files):
+        yield cell.files, others, True
+        return
+    by_size: dict[int | None, list[Figures]] = {}
+    for one in own:
+        by_size.setdefault(one.size, []).append(one)
+    left, rest = cell.files, []
+    for size, ones in by_size.items():
+        files = cell.sizes.get(size, 0) if size is not None else 0
+        if files and len(ones) >= min(LEAST, files):
+            yield files, ones, False
+            left -= files
+        else:
+            rest += ones
+    if left:
+        yield left, rest or own, not rest
 
 
 def _unlike(costs: Sequence[float], worst: float, *, guess: bool) -> float:
@@ -238,7 +272,8 @@ def _assumed(cell: Cell, kind: Kind, group: Group, files: Sequence[Figures], wha
     """
     if kind is Kind.KNOWN:
         return 0.0
-    better = Kind.NEW if kind is Kind.FIRST else Kind.KNOWN
+    # Of a size that is under way all would be known; where nearly all sizes differ, only what they have in common.
+    better = Kind.NEW if kind is Kind.FIRST and group.by_chance else Kind.KNOWN
     step = sum(_figure(one, what, kind) - _figure(one, what, better) for one in files) / len(files)
     surely = 0 if group.pooled and kind is Kind.FIRST else max(0, cell.files - cell.crowded - 1)
     learned = sum(_figure(one, what, kind) for one in files) / len(files) * cell.files

@@ -26,7 +26,7 @@ _GROUPS = 2048
 _HELD = 50_000
 """Files that are held: 20 MB or so."""
 
-_LEAST = 3
+LEAST = 3
 """Files of each stratum that are walked, where it has them: with fewer its spread is a guess."""
 
 _ROOM = 8
@@ -43,6 +43,9 @@ _PACKED_BYTES = 2 * 10**9
 
 _HASHES = 2**64
 
+_SIZES = 32
+"""Sizes that are counted of each stratum."""
+
 
 @dataclass(slots=True)
 class Cell:
@@ -57,15 +60,22 @@ class Cell:
         Files of this hash or more are not held; of all others none is missing.
     held : list of (int, str, ObjectRef)
         Hash, url, and the file.
+    sizes : dict of int to int
+        How many files have some of the sizes: those that were met first, of which there are most as a rule. None
+        where products are pooled.
     """
 
     files: int = 0
     crowded: int = 0
     bar: int = _HASHES
     held: list[tuple[int, str, ObjectRef]] = field(default_factory=list)
+    sizes: dict[int, int] = field(default_factory=dict)
 
-    def hold(self, ref: ObjectRef) -> bool:
-        """Hold a file if chance wants it, and tell whether it does."""
+    def add(self, ref: ObjectRef) -> bool:
+        """Count a file, hold it if chance wants it, and tell whether it does."""
+        self.files += 1
+        if ref.size is not None and (ref.size in self.sizes or len(self.sizes) < _SIZES):
+            self.sizes[ref.size] = self.sizes.get(ref.size, 0) + 1
         number = int.from_bytes(blake2b(ref.url.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         if number >= self.bar:
             return False
@@ -73,7 +83,8 @@ class Cell:
         return True
 
     def take(self, other: Cell) -> None:
-        """Take all the files of another stratum."""
+        """Take all the files of a stratum of another product."""
+        self.sizes = {}
         self.files += other.files
         self.crowded += other.crowded
         if other.bar < self.bar:
@@ -165,9 +176,8 @@ class Strata:
             group = self._groups[product] = Group(_suffix(product))
         group.size += ref.size or 0
         cell = group.cell(kind)
-        cell.files += 1
         cell.crowded += crowded
-        self._held += cell.hold(ref)
+        self._held += cell.add(ref)
         if len(self._groups) > _GROUPS:
             self.pool(_GROUPS // 2)
         if self._held > _HELD:
@@ -178,7 +188,7 @@ class Strata:
         self._held = 0
         for group in self._groups.values():
             for cell in group.cells.values():
-                cell.thin(max(2 * _LEAST, math.ceil(_HELD / 2 * cell.files / self.files)))
+                cell.thin(max(2 * LEAST, math.ceil(_HELD / 2 * cell.files / self.files)))
                 self._held += len(cell.held)
 
     def pool(self, most: int) -> None:
@@ -218,9 +228,9 @@ class Strata:
             most = sample
             if group.suffix.endswith(COMPRESSED) and group.size:
                 share = _PACKED_BYTES * group.files / max(1, self.files)
-                most = max(_LEAST, int(share / (group.size / group.files)))
+                most = max(LEAST, int(share / (group.size / group.files)))
             for kind, cell in group.sampled(every=sample >= self.files).items():
-                count = max(_LEAST, math.ceil(sample * cell.files / self.files))
+                count = max(LEAST, math.ceil(sample * cell.files / self.files))
                 yield group, kind, min(count, most, cell.files)
 
 

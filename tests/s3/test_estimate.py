@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.s3.bucket_server import BucketServer
 from tests.s3.ceph import Ceph
 from tests.s3.conftest import S3Server
 from tests.unit.test_cli import Run, commands
-from tests.unit.test_estimate import files_of_two_products
+from tests.unit.test_estimate import RAW, files_of_two_products
 
 SECRET = "hush-hush"
 
@@ -44,11 +45,15 @@ class TestQuote:
     @pytest.mark.parametrize("sample", [40, 100])
     def test_beside_what_a_crawl_takes(self, server: BucketServer, tmp_path: Path, sample: int) -> None:
         server.requests.clear()
-        quote = estimate("s3://survey", workers=0, sample=sample, storage_options=options(server))
+        how: dict[str, Any] = {
+            "storage_options": options(server),
+            "concurrency": 2,
+        }  # hardly anything is left to chance
+        quote = estimate("s3://survey", workers=0, sample=sample, **how)
         asked = [one.path for one in server.requests]
         assert sum("list-type=2" in path for path in asked) == quote.spent.lists == quote.lists == 1
         assert sum(one.range is not None for one in server.requests) == quote.spent.requests
-        report = package.index("s3://survey", str(tmp_path / "made"), storage_options=options(server))
+        report = package.index("s3://survey", str(tmp_path / "made"), **how)
         for actual, span in (
             (report.requests, quote.requests),
             (report.bytes_read, quote.bytes_read),
@@ -108,7 +113,7 @@ class TestCommand:
         )
         (kept,) = moto.client.list_objects_v2(Bucket=bucket)["Contents"]
         text = moto.client.get_object(Bucket=bucket, Key=kept["Key"])["Body"].read().decode()
-        assert json.loads(text)["files"] == 200
+        assert json.loads(text)["files"] == RAW
         assert SECRET not in text
         assert moto.secret not in text
 

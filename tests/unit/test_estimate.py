@@ -24,6 +24,7 @@ from crawler.quoting import Interval, Quote, Spent, compared, estimate, fingerpr
 from crawler.quoting import estimate as estimating
 from crawler.quoting.kept import QUOTES, in_bytes, in_dollars, in_hours, spanned, whole
 from crawler.quoting.learning import Kind, Learning
+from crawler.quoting.sampling import Figures, Sample, strata_of
 from crawler.quoting.statistics import Stratum, quantile, total
 from crawler.quoting.strata import Strata
 from crawler.report import Report
@@ -251,6 +252,20 @@ class TestSample:
         halves = Counter(int(ref.url.rpartition(".fits")[2]) < 10_000 for ref in group.cells[kind].sample(count))
         assert abs(halves[True] - halves[False]) < 4 * math.sqrt(count)
 
+    def test_layouts_are_told_apart_by_the_sizes_of_files(self) -> None:
+        """However many of each the sample happens to have."""
+        strata = Strata()
+        for number in range(1000):
+            strata.add("a.fits", Kind.KNOWN, False, ObjectRef(f"a{number}.fits", 9000 if number % 10 else 5000))
+        (group,) = strata.groups
+        short, long = (
+            Figures(size, dict.fromkeys(Kind, requests), dict.fromkeys(Kind, 0.0), 1, 36)
+            for size, requests in ((5000, 2.0), (9000, 7.0))
+        )
+        sample = Sample(strata=[(group, {Kind.KNOWN: [short] * 20 + [long] * 5})])
+        span = total(*strata_of(sample, "requests")[:1])
+        assert span.value == 100 * 2 + 900 * 7
+
     def test_partitions_are_those_of_a_crawl(self) -> None:
         module = sys.modules[estimating.__module__]
         assert (module.FIRST_PARTITION, module.GROWTH, module.PARTITION) == (
@@ -355,17 +370,21 @@ class TestQuote:
         assert shown == said
 
 
+RAW, SPECTRA = 120, 60
+"""Files of two products."""
+
+
 def files_of_two_products() -> Iterator[tuple[str, bytes]]:
-    """Yield 300 files: images of one layout but for every fiftieth, and spectra of two layouts."""
-    gap = bytes(200_000)
-    for number in range(200):
-        odd = 100_000 if number % 50 == 7 else 0
-        first = image_hdu((300_000 + odd,), entry("OBJECT", f"M {number}"), data=gap)
-        rest = [image_hdu((300_000,), entry("EXTVER", at), xtension="IMAGE", data=gap) for at in range(3)]
+    """Yield images of one layout but for every fiftieth, and spectra of two layouts."""
+    data = bytes(100_000)
+    for number in range(RAW):
+        odd = 50_000 if number % 50 == 7 else 0
+        first = image_hdu((100_000 + odd,), entry("OBJECT", f"M {number}"), data=data)
+        rest = [image_hdu((100_000,), entry("EXTVER", at), xtension="IMAGE", data=data) for at in range(3)]
         yield f"raw/exp{number:04}.fits", b"".join([first, *rest])
-    for number in range(100):
+    for number in range(SPECTRA):
         units = [image_hdu((), entry("OBJECT", f"S {number}"))]
-        units += [image_hdu((400_000,), xtension="IMAGE", data=gap)] * (2 if number % 2 else 5)
+        units += [image_hdu((100_000,), xtension="IMAGE", data=data)] * (2 if number % 2 else 5)
         yield f"spec/s{number:04}_x1d.fits", b"".join(units)
 
 
@@ -382,8 +401,8 @@ class TestEstimate:
     def test_of_every_file(self, bucket: Path, tmp_path: Path) -> None:
         quote = estimate(str(bucket), workers=0, sample=1000)
         report = package.index(str(bucket), str(tmp_path / "made"))
-        assert quote.spent.files == quote.files == quote.listed == 300
-        assert (quote.products, quote.statuses) == (2, {"ok": 300})
+        assert quote.spent.files == quote.files == quote.listed == RAW + SPECTRA
+        assert (quote.products, quote.statuses) == (2, {"ok": RAW + SPECTRA})
         assert (quote.hdus, quote.cards.value) == (Interval.exactly(report.hdus), report.cards)
         assert quote.requests.value == pytest.approx(report.requests, rel=0.01)
         assert quote.bytes_read.value == pytest.approx(report.bytes_read, rel=0.02)
@@ -393,7 +412,7 @@ class TestEstimate:
 
     def test_only_the_primary_hdus(self, bucket: Path) -> None:
         quote = estimate(str(bucket), workers=0, sample=40, max_hdus=1)
-        assert quote.hdus.value == quote.requests.value == 300
+        assert quote.hdus.value == quote.requests.value == RAW + SPECTRA
         assert quote.statuses == {"partial": quote.spent.files}
 
     def test_each_worker_learns_each_product(self, bucket: Path) -> None:
@@ -464,14 +483,14 @@ class TestCommand:
         assert (ended.code, ended.err) == (0, "")
         lines = dict(line.split(maxsplit=1) for line in ended.out.splitlines())
         assert list(lines) == ["listed", "files", "requests", "reads", "dollars", "time", "catalogue", "estimate"]
-        assert lines["listed"] == "300 objects, 300 of FITS names"
+        assert lines["listed"] == f"{RAW + SPECTRA} objects, {RAW + SPECTRA} of FITS names"
         assert lines["time"].endswith("on 1 worker, bound by CPU")
         assert list(Path().iterdir()) == []
 
     def test_keeps_the_quote(self, crawler: Run, bucket: Path) -> None:
         ended = crawler("estimate", bucket, "--sample", 10, "-c", "made", "--json", "--include", "s*.fits")
         quote = Quote.from_json(ended.out)
-        assert quote.files == 100
+        assert quote.files == SPECTRA
         assert kept_quote(open_folder("made"), quote.fingerprint) == quote
         assert crawler("index", bucket, "-c", "made", "--include", "s*.fits", "--workers", 0).code == 0
 
@@ -480,7 +499,7 @@ class TestCommand:
         Path("job.toml").write_text(job)
         ended = crawler("estimate", "--job", "job.toml", "--sample", 10, "--json")
         assert (ended.code, ended.err) == (0, "")
-        assert Quote.from_json(ended.out).files == 200
+        assert Quote.from_json(ended.out).files == RAW
 
     def test_bad_files_of_the_sample(self, crawler: Run, tree: Path) -> None:
         assert f"sample     of {TREE_FILES} files 2 not-fits, 1 truncated\n" in crawler("estimate", tree).out
