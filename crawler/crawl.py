@@ -143,7 +143,9 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
                     header_bytes = 0
                 del result  # or the next one is waited for with this one in memory
         except StoreDownError as error:
-            receipt.failure = error
+            # What libraries below raised may not survive the way to the driver: it is told already.
+            error.__cause__ = error.__context__ = None
+            receipt.failure = error.with_traceback(None)
         with shared.writing:
             _write(job, batch, receipt)
         receipt.retries = shared.traffic.taken()

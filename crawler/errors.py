@@ -142,12 +142,15 @@ class StoreUnavailableError(StoreError):
     kind : str
         What was wrong: ``slow-down``, ``server-error``, ``time-out``, ``reset``, ``short-body``, ``refused``,
         ``no-host``, ``tls`` or ``connection``.
+    retry_after : float or None
+        Seconds that the store asks to wait before it is asked again ("Retry-After", RFC 9110, section 10.2.3).
     """
 
-    def __init__(self, url: str, reason: str, kind: str = "connection") -> None:
+    def __init__(self, url: str, reason: str, kind: str = "connection", retry_after: float | None = None) -> None:
         super().__init__(url, reason)
-        self.args = (url, reason, kind)
+        self.args = (url, reason, kind, retry_after)
         self.kind = kind
+        self.retry_after = retry_after
 
 
 class StoreDownError(CrawlerError):

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeAlias
 
+from crawler.errors import StoreError
 from crawler.stores.base import Fetched, ObjectRef, ObjectStore
 from crawler.walk import Answers, FileResult, Reads
 
@@ -270,10 +271,10 @@ class _Walk:
 
     def answer(self, index: int, answer: Fetched | BaseException) -> bool:
         """Keep an answer; tell whether it was the last one missing."""
-        if isinstance(answer, BaseException):
-            self._error = self._error or answer
-        else:
+        if isinstance(answer, Fetched | StoreError):
             self._answers[index] = answer
+        else:
+            self._error = self._error or answer
         self._missing -= 1
         return not self._missing
 

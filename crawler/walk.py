@@ -8,7 +8,8 @@ who reads, how many at once, or on which thread: `hdus_of` and `walk_file` read 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
@@ -42,8 +43,8 @@ class Reads(NamedTuple):
     spans: tuple[ByteRange, ...]
 
 
-Answers: TypeAlias = list[Fetched]
-"""What the store gave for each range; sent into the walk. A `StoreError` is thrown into it instead."""
+Answers: TypeAlias = list[Fetched | StoreError]
+"""What the store gave for each range, or why it did not; sent into the walk. What follows an error may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ class FileWalk:
         self.bytes_read = 0
         self.round_trips = 0
         self._reach = 0  # one past the furthest byte that was read
+        self._fault: StoreError | None = None  # why what was asked for last did not all come
 
     def steps(self) -> Generator[Hdu | Reads, Answers, None]:
         """Yield HDUs as they are found, and between them the reads that it takes.
@@ -154,7 +156,7 @@ class FileWalk:
         FormatError
             The walk ends badly; HDUs that were yielded stand.
         StoreError
-            As thrown in, or an answer broke off.
+            As sent in, or an answer broke off. HDUs in the ranges that came before are yielded first.
         """
         scope = self.scope
         walker = HeaderWalker(self.ref.size, scope.policy, scope.limits, self._guess)
@@ -196,6 +198,8 @@ class FileWalk:
             if isinstance(event, EndOfFile):
                 self.trailing_bytes = event.trailing_bytes
                 return
+            if self._fault is not None:
+                raise self._fault
             spans = list(event.spans if self.ref.etag is not None else event.spans[:1])
             pieces = yield from self._read(spans)
 
@@ -220,17 +224,19 @@ class FileWalk:
         return self.stopped
 
     def _read(self, spans: list[Span]) -> Generator[Reads, Answers, list[bytes]]:
-        """Read bytes of the object as stored, cut at its end, and learn from the answers what it is."""
+        """Read bytes of the object as stored, cut at its end, and learn from the answers what it is.
+
+        Returns those of the first so many spans, up to the one that did not come.
+        """
         size = self.ref.size
         cut = [ByteRange(span.start, span.stop if size is None else min(span.stop, size)) for span in spans]
         wanted = tuple(span for span in cut if span.start < span.stop)
         if not wanted:
             return [b""] * len(spans)
-        self.requests += len(wanted)
-        self.round_trips += 1
-        answers = yield Reads(self.ref, wanted)
+        answers = yield from self._ask(wanted)
         self.ref = answers[0].ref
-        for span, (data, _) in zip(wanted, answers, strict=True):
+        came: deque[bytes] = deque()
+        for span, (data, _) in zip(wanted, answers, strict=False):
             self.bytes_read += len(data)
             if data:
                 self._reach = max(self._reach, span.start + len(data))
@@ -239,9 +245,36 @@ class FileWalk:
                     found = span.start + len(data) if data else (yield from self._find_size(span.start))
                     self.ref = replace(self.ref, size=found)
                 elif span.start + len(data) < min(span.stop, self.ref.size):
-                    raise StoreUnavailableError(self.ref.url, f"the answer broke off after {len(data)} bytes")
-        given = iter(answers)
-        return [next(given).data if span.start < span.stop else b"" for span in cut]
+                    said = f"the answer broke off after {len(data)} bytes"
+                    self._fault = StoreUnavailableError(self.ref.url, said, "short-body")
+                    break
+            came.append(data)
+        if self._fault is not None and not came:
+            raise self._fault
+        pieces = []
+        for span in cut:
+            if span.start < span.stop and not came:
+                break
+            pieces.append(came.popleft() if span.start < span.stop else b"")
+        return pieces
+
+    def _ask(self, spans: tuple[ByteRange, ...]) -> Generator[Reads, Answers, list[Fetched]]:
+        """Have ranges read at once; return the answers up to the first range that did not come, one at least."""
+        answers = yield Reads(self.ref, spans)
+        self.requests += len(spans)
+        self.round_trips += 1
+        self._fault = None
+        came: list[Fetched] = []
+        for answer in answers:
+            if isinstance(answer, ObjectChangedError):  # whatever came: it is of what is no more
+                raise answer
+            if isinstance(answer, StoreError):
+                self._fault = self._fault or answer
+            elif self._fault is None:
+                came.append(answer)
+        if self._fault is not None and not came:
+            raise self._fault
+        return came
 
     def _find_size(self, end: int) -> Generator[Reads, Answers, int]:
         """Find the size of an object whose store does not tell it, and that has no byte at ``end`` or beyond.
@@ -251,9 +284,7 @@ class FileWalk:
         """
         at = end - 1
         while self._reach < end:
-            self.requests += 1
-            self.round_trips += 1
-            ((data, self.ref),) = yield Reads(self.ref, (ByteRange(at, at + 1),))
+            ((data, self.ref),) = yield from self._ask((ByteRange(at, at + 1),))
             self.bytes_read += len(data)
             if self.ref.size is not None:
                 return self.ref.size
@@ -330,7 +361,12 @@ class _Stream:
 
 
 def walk_steps(
-    store: ObjectStore, ref: ObjectRef, scope: Scope = Scope(), guess: Guess = NOTHING
+    store: ObjectStore,
+    ref: ObjectRef,
+    scope: Scope = Scope(),
+    guess: Guess = NOTHING,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Reads, Answers, FileResult]:
     """Walk one file as far as its scope goes, and return what became of it.
 
@@ -343,19 +379,21 @@ def walk_steps(
     ref : ObjectRef
     scope : Scope
     guess : Guess
+    clock : callable
+        Seconds that go by.
 
     Raises
     ------
-    Nothing that the file or its store could cause, the errors thrown in among it.
+    Nothing that the file or its store could cause, the errors sent in among it.
     """
     requests = bytes_read = round_trips = 0
-    deadline = time.monotonic() + scope.timeout
+    begun = clock()
     for attempt in range(1, _CHANGES + 1):
         walk = FileWalk(ref, scope, guess)
         result = FileResult(walk.ref)
         changed = False
         try:
-            yield from _collected(walk, result.hdus, deadline)
+            yield from _collected(walk, result.hdus, lambda: clock() - begun > scope.timeout)
         except FormatError as fault:
             result.status, result.error = fault.status, str(fault)
         except ObjectChangedError as fault:
@@ -385,8 +423,8 @@ def walk_steps(
     return result
 
 
-def _collected(walk: FileWalk, hdus: list[Hdu], deadline: float) -> Generator[Reads, Answers, None]:
-    """Pass on the reads of a walk until a moment, and keep its HDUs."""
+def _collected(walk: FileWalk, hdus: list[Hdu], is_late: Callable[[], bool]) -> Generator[Reads, Answers, None]:
+    """Pass on the reads of a walk until it is too late for more, and keep its HDUs."""
     steps = walk.steps()
     answers: Answers | None = None
     while True:
@@ -398,7 +436,7 @@ def _collected(walk: FileWalk, hdus: list[Hdu], deadline: float) -> Generator[Re
             hdus.append(step)
             answers = None
             continue
-        if time.monotonic() > deadline:
+        if is_late():
             limit = walk.scope.timeout
             raise StoreUnavailableError(walk.ref.url, f"walk given up after {limit:,.0f} s: --file-timeout allows more")
         answers = yield step
@@ -420,7 +458,7 @@ def hdus_of(store: ObjectStore, ref: ObjectRef, scope: Scope = Scope()) -> Itera
                 yield step
                 step = next(steps)
             else:
-                step = steps.send([store.get(step.ref, span) for span in step.spans])
+                step = steps.send(_answers(store, step))
         except StopIteration:
             return
 
@@ -431,12 +469,19 @@ def walk_file(store: ObjectStore, ref: ObjectRef, scope: Scope = Scope(), guess:
     try:
         reads = next(steps)
         while True:
-            try:
-                answers = [store.get(reads.ref, span) for span in reads.spans]
-            except StoreError as error:
-                reads = steps.throw(error)
-            else:
-                reads = steps.send(answers)
+            reads = steps.send(_answers(store, reads))
     except StopIteration as end:
         result: FileResult = end.value
         return result
+
+
+def _answers(store: ObjectStore, reads: Reads) -> Answers:
+    """Read one range after the other, up to the first that cannot be."""
+    answers: Answers = []
+    for span in reads.spans:
+        try:
+            answers.append(store.get(reads.ref, span))
+        except StoreError as error:
+            answers.append(error)
+            break
+    return answers

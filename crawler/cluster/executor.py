@@ -46,7 +46,7 @@ class DaskExecutor:
     def width(self) -> int:
         """Return how many threads the workers have."""
         with suppress(OSError, RuntimeError, AttributeError):  # that the scheduler is lost is found out soon enough
-            return max(1, sum(self._client.nthreads().values()))
+            return max(1, int(sum(self._client.nthreads().values())))
         return 1
 
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:

@@ -15,7 +15,7 @@ from distributed import Client
 from distributed.scheduler import KilledWorker
 
 from crawler.crawl import Receipt, crawl_partition, steer
-from crawler.errors import ClusterError
+from crawler.errors import ClusterError, CrawlerError
 from crawler.job import CrawlJob
 from crawler.stores.urls import one_line
 
@@ -245,4 +245,9 @@ def _crawl(job: CrawlJob, partition: pa.Table, share: float | None) -> Receipt:
     """Crawl one partition on a worker."""
     if share is not None:
         steer(job.crawl, share)
-    return crawl_partition(job, partition, lambda: job.crawl in _stopped)
+    try:
+        return crawl_partition(job, partition, lambda: job.crawl in _stopped)
+    except CrawlerError as error:
+        # What libraries below raised may not survive the way to the driver: it is told already.
+        error.__cause__ = error.__context__ = None
+        raise

@@ -1,12 +1,11 @@
-"""Key files: lists of objects, as text with one URL or path a line, or as Parquet with a column ``url``.
+"""Key files: lists of objects, as text with one URL or path a line, as Parquet with a column ``url``, as S3 Inventory.
 
 Read by range through the stores, a batch at a time; told apart by content, not by name.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from urllib.parse import urljoin
 
@@ -14,98 +13,83 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crawler.errors import ListingError, StoreError, UsageError
-from crawler.stores import ByteRange, ObjectStore, as_url, is_known_scheme
-from crawler.stores.base import LISTING_SCHEMA, ObjectRef
+from crawler.listing.inventory import is_manifest, read_inventory, read_manifest
+from crawler.listing.object_file import ObjectFile
+from crawler.stores import ObjectStore, as_url, is_known_scheme
+from crawler.stores.base import LISTING_SCHEMA
 from crawler.stores.urls import ENCODED_SCHEMES, S3_SCHEMES, WEB_SCHEMES, file_path, one_line, printable, scheme_of
 
 _PARQUET_MAGIC = b"PAR1"
 _READ = 1 << 20
 _LONGEST_LINE = 64 * 1024
 """Bytes. An S3 key has 1,024 at most; more without a line end is no list of keys."""
-_BATCH_ROWS = 1_000
+_BATCH_ROWS = 10_000
+_LONGEST_BEGIN = 64  # bytes that tell what a key file is
+_BOM = b"\xef\xbb\xbf"
 _REWRITTEN = ENCODED_SCHEMES | (S3_SCHEMES - {"s3"})
 
 
-def read_key_file(root: str, url: str, store: ObjectStore) -> Iterator[pa.RecordBatch]:
-    """Yield the objects that a key file names, in its order, as batches of `LISTING_SCHEMA`.
+def read_key_file(
+    root: str, url: str, open_store: Callable[[str], ObjectStore]
+) -> tuple[bool, Iterator[pa.RecordBatch]]:
+    """Read the objects that a key file names, in its order, as batches of `LISTING_SCHEMA`.
 
     Text: UTF-8, with or without byte order mark, any line ends; blank lines, and lines that begin with ``#``,
     are skipped. Parquet: ``size``, ``etag``, ``version`` and ``last_modified`` are taken where they are
-    there, other columns are left alone. Relative paths are relative to the folder of the key file.
+    there, other columns are left alone. Relative paths are relative to the folder of the key file. The manifest of an
+    S3 Inventory: see `crawler.listing.inventory`.
 
     Parameters
     ----------
     root : str
         The key file as the user named it, for messages.
     url : str
-    store : ObjectStore
-        What reads ``url``.
+    open_store : Callable[[str], ObjectStore]
+        Returns what reads a URL.
+
+    Returns
+    -------
+    bool
+        Somebody chose these objects; else it is an inventory, which has all that a bucket holds.
+    Iterator of RecordBatch
 
     Raises
     ------
     ListingError
-        It cannot be read, or an entry cannot be understood: the line (row) is told, both counted from 1.
+        Here, or where it is iterated: it cannot be read, or an entry cannot be understood: the line (row) is told,
+        both counted from 1.
     """
     try:
-        ref = store.head(url)
-        if ref.size is None:
-            ref = store.get(ref, ByteRange(0, len(_PARQUET_MAGIC))).ref
-        source = _Reader(store, ref)
-        magic = source.read(len(_PARQUET_MAGIC))
+        source = ObjectFile(open_store(url), url)
+        begin = source.read(_LONGEST_BEGIN)
         source.seek(0)
         folder = url[: url.rindex("/") + 1]
-        if magic == _PARQUET_MAGIC:
-            yield from _parquet(root, source, folder)
-        elif url.lower().endswith((".parquet", ".pq")):
+        if is_manifest(begin):
+            manifest = read_manifest(root, source)
+            return False, read_inventory(root, manifest, open_store("s3"))
+        if begin.startswith(_PARQUET_MAGIC):
+            return True, _told(root, _parquet(root, source, folder))
+        if url.lower().endswith((".parquet", ".pq")):
             raise ListingError(root, "is not a Parquet file")
-        else:
-            yield from _text(root, source, folder)
+        return True, _told(root, _text(root, source, folder))
     except StoreError as error:
         raise ListingError(root, error.reason) from error
 
 
-class _Reader(io.RawIOBase):
-    """An object as a file to read, by range and pinned: a key file that changes under way is an error."""
-
-    def __init__(self, store: ObjectStore, ref: ObjectRef) -> None:
-        super().__init__()
-        self._store = store
-        self._ref = ref
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._ref.size or 0}[whence]
-        self._at = start + offset
-        return self._at
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        left = max(0, (self._ref.size or 0) - self._at)
-        wanted = left if size is None or size < 0 else min(size, left)
-        if not wanted:
-            return b""
-        data = self._store.get(self._ref, ByteRange(self._at, self._at + wanted)).data
-        self._at += len(data)
-        return data
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # what io calls it with
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+def _told(root: str, found: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from found
+    except StoreError as error:
+        raise ListingError(root, error.reason) from error
 
 
-def _text(root: str, source: _Reader, folder: str) -> Iterator[pa.RecordBatch]:
-    urls = _entries(root, io.BufferedReader(source, _READ), folder)
-    while chunk := list(islice(urls, _BATCH_ROWS)):
-        yield pa.record_batch([_typed(chunk, name) for name in LISTING_SCHEMA.names], schema=LISTING_SCHEMA)
+def _text(root: str, source: ObjectFile, folder: str) -> Iterator[pa.RecordBatch]:
+    number = 1
+    for lines in _blocks(root, source):
+        urls = _entries(root, lines, number, folder)
+        number += len(lines)
+        while chunk := list(islice(urls, _BATCH_ROWS)):
+            yield pa.record_batch([_typed(chunk, name) for name in LISTING_SCHEMA.names], schema=LISTING_SCHEMA)
 
 
 def _typed(urls: list[str], name: str) -> pa.Array:
@@ -113,17 +97,33 @@ def _typed(urls: list[str], name: str) -> pa.Array:
     return pa.array(urls, type=kind) if name == "url" else pa.nulls(len(urls), type=kind)
 
 
-def _entries(root: str, lines: io.BufferedReader, folder: str) -> Iterator[str]:
-    number = 0
-    while line := lines.readline(_LONGEST_LINE):
-        number += 1
-        if len(line) == _LONGEST_LINE:
-            raise ListingError(root, f"line {number} is longer than {_LONGEST_LINE} bytes: not a list of keys")
+def _blocks(root: str, source: ObjectFile) -> Iterator[list[str]]:
+    """Yield the lines of a text, without their ends, so many at a time as are read with one request."""
+    rest, number = b"", 1
+    while True:
+        read = source.read(_READ)
+        block, newline, rest = (rest + read).rpartition(b"\n")
         if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
+            block, rest = block.removeprefix(_BOM), rest if newline else rest.removeprefix(_BOM)
+        lines = block.split(b"\n") if newline else []
+        if not read and rest:
+            lines, rest = [*lines, rest], b""
+        for at, line in enumerate([*lines, rest]) if max(map(len, [*lines, rest])) >= _LONGEST_LINE else ():
+            if len(line) >= _LONGEST_LINE:
+                raise ListingError(root, f"line {number + at} is longer than {_LONGEST_LINE} bytes: not a list of keys")
         # Blanks are not stripped: a key may begin or end with one.
-        text = line.rstrip(b"\r\n").decode("utf-8", errors="surrogateescape")
-        if text.strip() and not text.startswith("#"):
+        yield [line.rstrip(b"\r").decode("utf-8", errors="surrogateescape") for line in lines]
+        number += len(lines)
+        if not read:
+            return
+
+
+def _entries(root: str, lines: list[str], first: int, folder: str) -> Iterator[str]:
+    for number, text in enumerate(lines, first):
+        # A URL of S3 that as_url leaves as it is: most lines of a list of millions.
+        if text.startswith("s3://") and "@" not in text and "\0" not in text and text.isascii():
+            yield text
+        elif text.strip() and not text.startswith("#"):
             yield _resolved(root, f"line {number}", text, folder)
 
 
@@ -157,7 +157,7 @@ def _resolved(root: str, where: str, text: str, folder: str) -> str:
     return url
 
 
-def _parquet(root: str, source: _Reader, folder: str) -> Iterator[pa.RecordBatch]:
+def _parquet(root: str, source: ObjectFile, folder: str) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(pa.PythonFile(source, mode="r")) as file:
             columns = file.schema_arrow.names

@@ -43,11 +43,11 @@ def list_roots(
     ----------
     roots : Sequence[str]
         Each a folder or prefix, a single file, or a key file with ``@`` before its name; as a local path or
-        a URL. An ``http(s)`` URL is a folder if it ends in a slash.
+        a URL. An ``http(s)`` URL is a folder if it ends in a slash. The manifest of an S3 Inventory is a key file.
     include : Sequence[str] or None
         Globs (see `crawler.listing.globs.NameFilter`) over the path relative to its root, decoded. None means
-        `DEFAULT_INCLUDE`, which does not apply to key files. For their entries the path is all that follows
-        the host or bucket.
+        `DEFAULT_INCLUDE`, which does not apply to key files, but to S3 Inventories, which hold all that a bucket does.
+        For their entries the path is all that follows the host or bucket.
     exclude : Sequence[str]
         Globs of names to leave out, key files' too.
     open_store : Callable[[str], ObjectStore]
@@ -154,7 +154,7 @@ class Listing(Iterator[pa.RecordBatch]):
         return f"no files in {where} match: {self.seen:,} objects seen, none passes --include {globs}"
 
     def _store(self, url: str) -> ObjectStore:
-        scheme = scheme_of(url)
+        scheme = scheme_of(url) or url
         if scheme not in self._stores:
             self._stores[scheme] = self._open_store(url)
         return self._stores[scheme]
@@ -228,13 +228,13 @@ class Listing(Iterator[pa.RecordBatch]):
                 if len(named):
                     batch = batch.filter(pc.invert(pc.is_in(batch.column("url"), named)))  # noqa: PLW2901 - less of the same
                 urls = batch.column("url").to_pylist()
-                elsewhere = [any(self._takes(url, prefix) for prefix in inner) for url in urls]
-                self.seen += sum(not any(url.startswith(prefix) for prefix in inner) for url in urls)
-                mask = [
-                    not skip and self._filter(readable(url, url[start:]))
-                    for url, skip in zip(urls, elsewhere, strict=True)
-                ]
-                yield batch.filter(pa.array(mask, type=pa.bool_()))
+                mask = [self._filter(readable(url, url[start:])) for url in urls]
+                self.seen += len(urls)
+                for row, url in enumerate(urls) if inner else ():
+                    if any(url.startswith(prefix) for prefix in inner):
+                        self.seen -= 1
+                        mask[row] &= not any(self._takes(url, prefix) for prefix in inner)
+                yield batch if all(mask) else batch.filter(pa.array(mask, type=pa.bool_()))
         except StoreError as error:
             raise _listing_error(root, error) from error
         # Stores without folders cannot tell a misspelt prefix from an empty one; a bucket, or a slash at the
@@ -247,13 +247,15 @@ class Listing(Iterator[pa.RecordBatch]):
         return url.startswith(prefix) and self._filter(readable(url, url[len(prefix) :]))
 
     def _from_key_file(self, root: _Root, named: pa.Array) -> Iterator[pa.RecordBatch]:
-        for batch in read_key_file(printable(root.given), root.url, self._store(root.url)):
+        chosen, found = read_key_file(printable(root.given), root.url, self._store)
+        takes = self._key_filter if chosen else self._filter
+        for batch in found:
             fresh = batch.filter(pc.invert(pc.is_in(batch.column("url"), named))) if len(named) else batch
             self.seen += fresh.num_rows
             paths = (
                 readable(url, url.partition("://")[2].partition("/")[2]) for url in fresh.column("url").to_pylist()
             )
-            yield fresh.filter(pa.array([self._key_filter(path) for path in paths], type=pa.bool_()))
+            yield fresh.filter(pa.array([takes(path) for path in paths], type=pa.bool_()))
 
 
 def _listing_error(root: _Root, error: StoreError) -> ListingError:
@@ -281,20 +283,26 @@ def partitions(listed: Iterable[pa.RecordBatch], *, first: int, growth: float, s
     Yields
     ------
     Table
-        Of `LISTING_SCHEMA`, never empty, each URL once (the first row of it), in the order listed; a copy,
-        so that pickling it ships no other rows. All but the last have the rows that they should, less
-        repeated URLs.
+        Of `LISTING_SCHEMA`, never empty, each URL once (the first row of it); a copy, so that pickling it ships no
+        other rows. A batch of more than half of the rows that a partition should have is cut evenly by itself, so that
+        a run of consecutive keys stays one; smaller ones are collected, in the order listed. All partitions but the
+        last have at least half of the rows that they should, and no more than these, before repeated URLs are left out.
     """
     wanted = float(min(first, size))
     held: list[pa.RecordBatch] = []
     rows = 0
     for batch in listed:
-        at = 0
-        while at < batch.num_rows:
-            piece = batch.slice(at, int(wanted) - rows)
-            held.append(piece)
-            rows += piece.num_rows
-            at += piece.num_rows
+        rest = batch
+        while rest.num_rows > int(wanted) / 2:
+            pieces = -(-rest.num_rows // int(wanted))
+            take = -(-rest.num_rows // pieces)
+            yield _partition([rest.slice(0, take)])
+            rest = rest.slice(take)
+            wanted = min(wanted * growth, float(size))
+        for piece in (rest.slice(0, int(wanted) - rows), rest.slice(int(wanted) - rows)):
+            if piece.num_rows:
+                held.append(piece)
+                rows += piece.num_rows
             if rows == int(wanted):
                 yield _partition(held)
                 held, rows = [], 0
@@ -305,5 +313,9 @@ def partitions(listed: Iterable[pa.RecordBatch], *, first: int, growth: float, s
 
 def _partition(held: Sequence[pa.RecordBatch]) -> pa.Table:
     table = pa.Table.from_batches(held, schema=LISTING_SCHEMA)
-    first = {url: row for row, url in reversed(list(enumerate(table.column("url").to_pylist())))}
-    return table.take(pa.array(sorted(first.values()), type=pa.int64())).combine_chunks()
+    rows = pa.array(range(table.num_rows), type=pa.int64())
+    if pc.count_distinct(table["url"]).as_py() < table.num_rows:
+        first = pa.table({"url": table["url"], "row": rows}).group_by("url").aggregate([("row", "min")])
+        rows = pc.sort_indices(first["row_min"])
+        rows = first["row_min"].take(rows)
+    return table.take(rows).combine_chunks()

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import ssl
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from crawler.errors import (
@@ -23,13 +26,23 @@ from crawler.stores.urls import one_line, printable
 _MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
 _MAY_PASS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-_TOO_MUCH = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_KINDS_OF_STATUS: Mapping[int, str] = {
+    HTTPStatus.REQUEST_TIMEOUT: "time-out",
+    HTTPStatus.TOO_MANY_REQUESTS: "slow-down",
+    HTTPStatus.SERVICE_UNAVAILABLE: "slow-down",
+}
+_KINDS: tuple[tuple[type[OSError], str], ...] = (
+    (ConnectionRefusedError, "refused"),
+    (ConnectionError, "reset"),
+    (socket.gaierror, "no-host"),
+    (ssl.SSLError, "tls"),
+)
 NO_HEAD = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 """Answers of servers that serve GET but will not hear of HEAD."""
 
 
-def from_status(url: str, status: int) -> StoreError:
-    """Return the error that an HTTP status means for ``url``."""
+def from_status(url: str, status: int, retry_after: object = None) -> StoreError:
+    """Return the error that an HTTP status means for ``url``; see `advised`."""
     try:
         said = f"HTTP {status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -41,7 +54,7 @@ def from_status(url: str, status: int) -> StoreError:
     if status == HTTPStatus.PRECONDITION_FAILED:
         return changed(url)
     if status in _MAY_PASS or status >= 500:
-        return unavailable(url, said, "slow-down" if status in _TOO_MUCH else "server-error")
+        return advised(unavailable(url, said, _KINDS_OF_STATUS.get(status, "server-error")), retry_after)
     return failed(url, said)
 
 
@@ -60,9 +73,10 @@ def from_os_error(url: str, error: OSError) -> StoreError:
         return denied(url)
     if isinstance(error, TimeoutError):
         return unavailable(url, "timed out", "time-out")
+    kind = next((kind for kinds, kind in _KINDS if isinstance(error, kinds)), "connection")
     # The system's own words: str(error) would repeat the path, and a library's text can hold anything.
     said = os.strerror(error.errno) if error.errno else type(error).__name__
-    return unavailable(url, said[:1].lower() + said[1:])
+    return unavailable(url, said[:1].lower() + said[1:], kind)
 
 
 def missing(url: str, said: str = "no such object") -> ObjectNotFoundError:
@@ -90,6 +104,14 @@ def range_ignored(url: str) -> RangeIgnoredError:
 def unavailable(url: str, said: str, kind: str = "connection") -> StoreUnavailableError:
     """Say that the store of ``url`` did not answer as it should, and may do so later."""
     return StoreUnavailableError(printable(url), one_line(said), kind)
+
+
+def advised(error: StoreUnavailableError, retry_after: object) -> StoreUnavailableError:
+    """Add for how long the store asks to wait ("Retry-After", RFC 9110, section 10.2.3), where that is in seconds."""
+    text = str(retry_after).strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        return error
+    return StoreUnavailableError(error.url, error.reason, error.kind, float(text))
 
 
 def failed(url: str, said: str) -> StoreError:

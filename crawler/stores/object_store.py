@@ -81,6 +81,7 @@ _CAUSES = (
     (re.compile(r"kind: Timeout|TimedOut|timed out"), "timed out", "time-out"),
     (re.compile(r"ConnectionReset"), "answer was cut short", "reset"),
     (re.compile(r"IncompleteBody|UnexpectedEof|kind: Interrupted"), "answer was cut short", "short-body"),
+    (re.compile(r"Requested \d+\.\.\d+, got \d"), "answer has other bytes than were asked for", "short-body"),
     (re.compile(r"IncompleteMessage|kind: Connect\b|error sending request|HTTP error"), "connection failed", "reset"),
 )
 

@@ -85,7 +85,7 @@ class S3Store:
         if adapter == "obstore" and self._options.only_s3fs:
             raise UsageError(f"obstore takes no storage option {self._options.only_s3fs}: use adapter fsspec")
         self._reads_by_obstore = adapter == "obstore" or (adapter == "auto" and not self._options.only_s3fs)
-        self._asked = Asked(self._options.anon, self._options.requester_pays)
+        self._asked = Asked(self._options.anon, self._options.requester_pays, session=self._options.session)
         self._session = S3Session(self._options, traffic)
         self._lock = threading.Lock()
         self._buckets: dict[str, _Bucket] = {}
@@ -93,8 +93,18 @@ class S3Store:
         self._provider: Any = None
 
     def list(self, url: str) -> Iterator[pa.RecordBatch]:
-        """Yield every object whose key begins with that of ``url`` and a slash, a page of 1,000 at a time."""
-        return self._session.list(url)
+        """Yield every object whose key begins with that of ``url`` and a slash, by many requests at once.
+
+        In no order, but as runs of keys that follow each other: first a page of 1,000, then more at a time. An iterator
+        that is closed leaves no request behind.
+        """
+        # Directory buckets list in no order, and from no other place than the begin ("ListObjectsV2", API Reference).
+        return self._session.list(url, by_ranges=not split(url).bucket.endswith(_DIRECTORY_BUCKET))
+
+    @property
+    def list_requests(self) -> int:
+        """Pages of listings that were asked for, each try counted."""
+        return self._session.list_requests
 
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""

@@ -16,7 +16,16 @@ import aiohttp
 import botocore.exceptions as bc
 
 from crawler.errors import ArchivedError, CredentialsExpiredError, ObjectChangedError, StoreError, StoreUnavailableError
-from crawler.stores.failures import denied, failed, from_os_error, from_status, missing, range_ignored, unavailable
+from crawler.stores.failures import (
+    advised,
+    denied,
+    failed,
+    from_os_error,
+    from_status,
+    missing,
+    range_ignored,
+    unavailable,
+)
 from crawler.stores.object_store import from_obstore
 from crawler.stores.urls import one_line, printable
 from crawler.stores.web import from_client_error
@@ -59,6 +68,7 @@ _MEANINGS: Mapping[str, tuple[Callable[[str, str], StoreError], str]] = {
     "InvalidURI": (failed, "is not a name that S3 knows"),
     **dict.fromkeys(_MOVED, (failed, _WRONG_REGION)),
     **dict.fromkeys(_BUSY, (partial(unavailable, kind="slow-down"), "store is busy")),
+    "RequestTimeout": (partial(unavailable, kind="time-out"), "timed out"),  # told with 400
 }
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _REGION = re.compile(r"<Region>([a-z0-9-]{1,32})</Region>")
@@ -93,7 +103,7 @@ class Asked:
     session: bool = False
 
 
-def from_code(url: str, code: str, status: int | None, asked: Asked) -> StoreError:
+def from_code(url: str, code: str, status: int | None, asked: Asked, retry_after: object = None) -> StoreError:
     """Return the error that S3's error code means for ``url``.
 
     Parameters
@@ -104,18 +114,21 @@ def from_code(url: str, code: str, status: int | None, asked: Asked) -> StoreErr
     status : int or None
         Of HTTP.
     asked : Asked
+    retry_after : object
+        See `crawler.stores.failures.advised`.
     """
     shown = one_line(f"{status or ''} {code}".strip(), limit=80)
     if code in _MEANINGS:
         meaning, said = _MEANINGS[code]
-        return meaning(url, f"{said} ({shown})")
+        mapped = meaning(url, f"{said} ({shown})")
+        return advised(mapped, retry_after) if isinstance(mapped, StoreUnavailableError) else mapped
     if status == HTTPStatus.MOVED_PERMANENTLY:
         return failed(url, f"{_WRONG_REGION} ({shown})")
     if status == HTTPStatus.FORBIDDEN or code in ("AccessDenied", "AllAccessDisabled"):
         return _forbidden(url, shown, asked)
     if status is None:
         return failed(url, f"store said {shown or 'nothing'}")
-    mapped = from_status(url, status)
+    mapped = from_status(url, status, retry_after)
     plain = not code or isinstance(mapped, ObjectChangedError)
     return mapped if plain else _with_code(mapped, one_line(code, limit=64))
 
@@ -123,7 +136,7 @@ def from_code(url: str, code: str, status: int | None, asked: Asked) -> StoreErr
 def _with_code(mapped: StoreError, code: str) -> StoreError:
     reason = f"{mapped.reason} ({code})"
     if isinstance(mapped, StoreUnavailableError):
-        return StoreUnavailableError(mapped.url, reason, mapped.kind)
+        return StoreUnavailableError(mapped.url, reason, mapped.kind, mapped.retry_after)
     return type(mapped)(mapped.url, reason)
 
 
@@ -147,9 +160,10 @@ def from_botocore(url: str, error: Exception, asked: Asked) -> StoreError:
     for one in (error, error.__cause__):
         if isinstance(one, bc.ClientError):
             answer = one.response
-            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            told = answer.get("ResponseMetadata", {})
+            status, retry_after = told.get("HTTPStatusCode"), told.get("HTTPHeaders", {}).get("retry-after")
             code = str(answer.get("Error", {}).get("Code") or "")
-            return from_code(url, "" if code.isdigit() else code, status, asked)
+            return from_code(url, "" if code.isdigit() else code, status, asked, retry_after)
     if (said := _of_credentials(error)) is not None:
         return denied(url, said)
     for kinds, cause, kind in _CAUSES:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -19,13 +19,12 @@ import botocore.exceptions as bc
 import fsspec.asyn
 import pyarrow as pa
 from aiobotocore.session import AioSession
-from botocore.credentials import RefreshableCredentials
 from botocore.loaders import Loader, create_loader
 from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 
 from crawler.errors import StoreUnavailableError
-from crawler.stores.base import LISTING_SCHEMA, ByteRange, Fetched, ObjectRef
+from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.failures import (
     changed,
     check_same,
@@ -37,8 +36,13 @@ from crawler.stores.failures import (
     range_ignored,
     unavailable,
 )
+from crawler.stores.s3_calls import Calls
+from crawler.stores.s3_credentials import Credentials
 from crawler.stores.s3_errors import NO_CREDENTIALS, Asked, from_botocore
+from crawler.stores.s3_listing import list_by_ranges, list_by_token
 from crawler.stores.s3_options import OF_SESSION, S3Options
+from crawler.stores.s3_pages import EVENT as TAKE_CONTENTS
+from crawler.stores.s3_pages import Page, page_of, take_contents
 from crawler.stores.traffic import Traffic
 from crawler.stores.urls import printable
 from crawler.stores.web import CONNECT_SECONDS, hang_up
@@ -49,10 +53,6 @@ STALL_SECONDS = 5.0
 # connections and never answers costs 27 s, one that does not exist 19 s.
 _RETRIES = {"mode": "standard", "total_max_attempts": 4}
 _CONNECTIONS = 128
-# For how long obstore may keep credentials that renew themselves. It asks again 5 minutes before what it is told;
-# botocore renews 15 minutes before they expire, so that those that it gives have 10 minutes at least, unless they were
-# made for less.
-_KEPT = timedelta(minutes=10)
 
 CAUGHT = (bc.BotoCoreError, bc.ClientError, aiohttp.ClientError, OSError, ValueError)
 """What a call of s3fs can raise of the store's or the network's making."""
@@ -107,42 +107,54 @@ class S3Session:
     options : S3Options
     traffic : Traffic, optional
         What pages of listings are asked for through.
+
+    Attributes
+    ----------
+    list_requests : int
+        Pages of listings that were asked for, each try counted.
     """
 
     def __init__(self, options: S3Options, traffic: Traffic | None = None) -> None:
+        self.list_requests = 0
         self._traffic = traffic
         self._options = options
         self._lock = threading.Lock()
         self._opened: tuple[asyncio.AbstractEventLoop, Any, Any] | None = None
         self._pays = {"RequestPayer": "requester"} if options.requester_pays else {}
 
-    def list(self, url: str) -> Iterator[pa.RecordBatch]:
-        """Yield every object below ``url``, a page of ListObjectsV2 at a time, in the order of S3.
+    def list(self, url: str, *, by_ranges: bool) -> Iterator[pa.RecordBatch]:
+        """Yield every object below ``url``: by many requests at once, or page after page.
 
         Keys are sent percent-encoded ("ListObjectsV2", Amazon S3 API Reference, encoding-type), which botocore asks
-        for and undoes, so that control characters, which XML cannot hold, come through. What ends in a slash is
-        listed like any other object.
+        for, so that control characters, which XML cannot hold, come through. What ends in a slash is listed like any
+        other object.
         """
         bucket, prefix = split(url)
         if prefix and not prefix.endswith("/"):
             prefix += "/"
-        token: Mapping[str, str] = {}
-        while True:
-            asked = {"Bucket": bucket, "Prefix": prefix, **token, **self._pays}
-            page = self._page(url, asked)
-            if contents := page.get("Contents"):
-                yield _listed(bucket, contents)
-            if not page.get("IsTruncated"):
-                return
-            following = page.get("NextContinuationToken")
-            if not following or following == token.get("ContinuationToken"):
-                raise failed(url, "listing broke off: the store names no next page")
-            token = {"ContinuationToken": following}
+        calls = Calls()
 
-    def _page(self, url: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self._traffic is None:
-            return self._call(url, "list_objects_v2", asked)
-        return self._traffic.ask(lambda: self._call(url, "list_objects_v2", asked))
+        def fetch(after: str | None, token: str | None) -> Page:
+            begin = {"ContinuationToken": token} if token else {} if after is None else {"StartAfter": after}
+            asked = {"Bucket": bucket, "Prefix": prefix, **begin, **self._pays}
+            if self._traffic is None:
+                return self._page(url, asked, calls)
+            return self._traffic.ask(lambda: self._page(url, asked, calls))
+
+        if by_ranges:
+            return list_by_ranges(url, f"s3://{bucket}/", prefix, fetch, calls.give_up)
+        return list_by_token(url, fetch)
+
+    def _page(self, url: str, asked: Mapping[str, Any], calls: Calls) -> Page:
+        """Ask for one page, once."""
+        loop, filesystem, _ = self._open(url)  # here, where what goes wrong is of the url that was asked for
+        with self._lock:
+            self.list_requests += 1
+        try:
+            answer = calls.wait(filesystem._call_s3("list_objects_v2", **asked), loop)
+        except CAUGHT as error:
+            raise self._mapped(url, error, listing=True) from error
+        return page_of(str(asked["Bucket"]), answer)
 
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
@@ -235,13 +247,6 @@ class S3Session:
             raise self._mapped(url, error) from error
         return made
 
-    def _call(self, url: str, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        self._open(url)  # here, where what goes wrong is of the url that was asked for
-        try:
-            return self._ask(operation, asked)
-        except CAUGHT as error:
-            raise self._mapped(url, error, listing=True) from error
-
     def _ask(self, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send one operation; a body is read where it is a range, and dropped where the server sends all."""
         loop, filesystem, _ = self._open(f"s3://{asked['Bucket']}")
@@ -260,7 +265,9 @@ class S3Session:
         return _on(loop, ask)
 
     def _mapped(self, url: str, error: Exception, *, listing: bool = False) -> Exception:
-        mapped = from_botocore(url, error, Asked(self._options.anon, self._options.requester_pays, listing))
+        mapped = from_botocore(
+            url, error, Asked(self._options.anon, self._options.requester_pays, listing, self._options.session)
+        )
         if self._opened is None or _answer(error) is not None or not isinstance(mapped, StoreUnavailableError):
             return mapped
         endpoint = printable(str(self._opened[2].meta.endpoint_url))
@@ -293,6 +300,7 @@ class S3Session:
         filesystem.retries = 1  # botocore tries again: not each of its tries five times more
         client = fsspec.asyn.sync(loop, filesystem.set_session)
         client.meta.events.register("before-call.s3.HeadBucket", _not_redirected)
+        client.meta.events.register(TAKE_CONTENTS, take_contents)
         weakref.finalize(self, hang_up, loop, client)
         return loop, filesystem, client
 
@@ -327,40 +335,6 @@ def _moment(written: Any) -> datetime:
     except (ValueError, TypeError):
         moment: datetime = parse_timestamp(written)
         return moment
-
-
-class Credentials:
-    """What obstore calls for credentials, whenever those it has are about to expire.
-
-    Parameters
-    ----------
-    loop : event loop or None
-    source : tuple or credentials of aiobotocore
-        Key id, secret and token, or what renews itself on ``loop``.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop | None, source: Any) -> None:
-        self._loop = loop
-        self._source = source
-
-    def __call__(self) -> dict[str, Any]:
-        """Return credentials that are good for some minutes at least."""
-        if self._loop is None:
-            key, secret, token = self._source
-            expires = None
-        else:
-            frozen = fsspec.asyn.sync(self._loop, self._source.get_frozen_credentials)
-            key, secret, token = frozen.access_key, frozen.secret_key, frozen.token
-            expires = _expiry(self._source)
-        return {"access_key_id": key, "secret_access_key": secret, "token": token, "expires_at": expires}
-
-
-def _expiry(source: Any) -> datetime | None:
-    if not isinstance(source, RefreshableCredentials):
-        return None
-    kept = datetime.now(UTC) + _KEPT
-    expires = getattr(source, "_expiry_time", None)  # which botocore tells in no other way
-    return min(kept, expires.astimezone(UTC)) if isinstance(expires, datetime) else kept
 
 
 def if_match(etag: str) -> str:
@@ -405,16 +379,3 @@ def _whole_size(content_range: object) -> int | None:
     """Return the size of the object from ``bytes 0-9/100``."""
     size = str(content_range).rpartition("/")[2]
     return int(size) if size.isascii() and size.isdigit() else None
-
-
-def _listed(bucket: str, contents: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    root = f"s3://{bucket}/"
-    columns = {
-        "url": [root + entry["Key"] for entry in contents],
-        "size": [entry.get("Size") for entry in contents],
-        "etag": [entry.get("ETag") for entry in contents],
-        "version": [None] * len(contents),
-        "last_modified": [_second(entry.get("LastModified")) for entry in contents],
-    }
-    arrays = [pa.array(columns[field.name], type=field.type) for field in LISTING_SCHEMA]
-    return pa.record_batch(arrays, schema=LISTING_SCHEMA)

@@ -22,6 +22,7 @@ import aiohttp
 import fsspec.asyn
 import pyarrow as pa
 import yarl
+from aiohttp.http_exceptions import HttpProcessingError
 from fsspec.implementations.http import get_client
 
 from crawler.errors import ObjectNotFoundError, StoreError
@@ -134,7 +135,7 @@ class WebStore:
         if answer.status in NO_HEAD:
             return ObjectRef(url)
         if answer.status != 200:
-            raise from_status(url, answer.status)
+            raise _refused(url, answer)
         return _described(url, answer.headers, _number(answer.headers.get("Content-Length")))
 
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
@@ -152,7 +153,7 @@ class WebStore:
             _, size = _content_range(ref.url, answer.headers)
             return fetched(ref, span, b"", _described(ref.url, answer.headers, size))
         if answer.status != 200:
-            raise from_status(ref.url, answer.status)
+            raise _refused(ref.url, answer)
         whole = _described(ref.url, answer.headers, _number(answer.headers.get("Content-Length")))
         check_same(ref, whole)
         if whole.size == 0:  # no range of nothing can be satisfied: some servers send nothing, whole
@@ -183,7 +184,7 @@ class WebStore:
         """Return the URL that an index was found at, and its links below ``root`` in order."""
         answer = self._ask("GET", url, {}, lambda status: status == 200)
         if answer.status != 200:
-            error = from_status(url, answer.status)
+            error = _refused(url, answer)
             raise missing(url, "no such folder") if isinstance(error, ObjectNotFoundError) else error
         if answer.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower() not in (
             "text/html",
@@ -255,8 +256,14 @@ def _answered(url: str, ask: Callable[[], Awaitable[_Answer]], loop: object) -> 
     return answer
 
 
+def _refused(url: str, answer: _Answer) -> StoreError:
+    return from_status(url, answer.status, answer.headers.get("Retry-After"))
+
+
 def from_client_error(url: str, error: Exception) -> StoreError:
     """Return the error that a failure of aiohttp means for ``url``. The status is told by `from_status`."""
+    if isinstance(error.__cause__, HttpProcessingError):  # aiohttp tells of a status, 400, that nobody sent
+        return unavailable(url, "answer is not HTTP", "short-body")
     if isinstance(error, aiohttp.ClientResponseError) and error.status >= 400:
         return from_status(url, error.status)
     if isinstance(error, (ValueError, aiohttp.InvalidURL)):

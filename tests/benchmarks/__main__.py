@@ -1,9 +1,9 @@
 """Measure the crawler: beside other readers, product by product, under load; print tables, and plot.
 
 ``python -m tests.benchmarks [--only PARTS] [--files N] [--sample N] [--scratch FOLDER] [--write-readme]``, PARTS being
-some of cards, peers, local, products, flight, scale, memory, catalogue, fleet, with commas between. Needs nginx with
-its echo module, which it starts itself on loopback, and the extra ``benchmark``. Buckets are made in a temporary folder,
-part by part; data units are holes, so they take little space.
+some of cards, peers, local, products, estimate, flight, scale, memory, listing, catalogue, fleet, with commas between.
+Needs nginx with its echo module, which it starts itself on loopback, and the extra ``benchmark``. Buckets are made in a
+folder, part by part; data units are holes, so they take little space.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.benchmarks import markdown
 from tests.benchmarks.figures import FOLDER, draw
 from tests.benchmarks.measure import REPOSITORY
-from tests.benchmarks.parts import cards, catalogue, fleet, load, peers, products
+from tests.benchmarks.parts import cards, catalogue, estimate, fleet, listing, load, peers, products
 from tests.benchmarks.parts.base import Counts, Section
 
 README = REPOSITORY / "README.md"
@@ -35,9 +35,11 @@ def main() -> None:
         "peers": peers.run,
         "local": peers.run_local,
         "products": products.run,
+        "estimate": estimate.run,
         "flight": load.flight,
         "scale": load.scale,
         "memory": load.memory,
+        "listing": listing.run,
         "catalogue": catalogue.run,
         "fleet": fleet.run,
     }

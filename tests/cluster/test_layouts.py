@@ -27,7 +27,7 @@ from crawler.flight import Flight
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
-from crawler.stores import ObjectRef
+from crawler.stores import ObjectRef, Traffic
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.walk import Scope, walk_file
 from tests.fits_files import BLOCK, BytesStore, bintable_hdu, entry, groups_hdu, image_hdu, walk_bytes
@@ -385,7 +385,7 @@ def of(*urls: str) -> pa.Table:
 def test_compressed_files_do_not_wait_for_the_first_of_their_product() -> None:
     """It has no layout to wait for, and its walk reads all of it."""
     job = CrawlJob(roots=(), catalogue="")
-    shared, layouts = crawl._Shared(), Layouts()
+    shared, layouts = crawl._Shared(Traffic(4)), Layouts()
 
     def begun(suffix: str) -> list[bool]:
         refs = [ObjectRef(f"file:///night/exp{number}.fits{suffix}") for number in range(3)]

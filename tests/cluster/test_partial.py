@@ -310,7 +310,7 @@ class TestCommandLine:
             (("--max-hdus", "all"), "--max-hdus"),
             (("--optimize", "money"), "--optimize"),
             (("--optimize", ""), "--optimize"),
-            (("--cost", "usd_per_tb=1"), "usd_per_request, usd_per_gb, usd_per_hour"),
+            (("--cost", "usd_per_tb=1"), "usd_per_request, usd_per_list, usd_per_gb"),
             (("--cost", "usd_per_gb"), "--cost"),
             (("--cost", "usd_per_gb="), "--cost"),
             (("--cost", "=1"), "--cost"),

@@ -70,7 +70,11 @@ rgw_dns_name = {domain}
 rgw_s3_auth_use_sts = true
 rgw_sts_key = abcdefghijklmnop
 rgw_sts_min_session_duration = 1
+# As Ceph comes, sessions are looked for first, and whatever is wrong with a key is then AccessDenied.
+rgw_s3_auth_order = local, sts
 """
+SESSIONS_FIRST = "--rgw_s3_auth_order=sts, external, local"
+"""How Ceph comes: an option for `Ceph.also`."""
 _SECONDS = 60.0
 
 
@@ -139,9 +143,7 @@ class Ceph:
         self._run("ceph-osd", "-i", "0", "--mkfs")
         self._spawn("ceph-osd", "-i", "0", "-f")
         self._run("ceph", "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=here")
-        self._spawn("radosgw", "-n", "client.rgw.a", "-f", f"--rgw-frontends=beast endpoint=127.0.0.1:{web}")
-        self.endpoint = f"http://127.0.0.1:{web}"
-        self._await()
+        self.endpoint = self._serve(web)
         for name, user in self.users.items():
             keys = (f"--access-key={user.key}", f"--secret-key={user.secret}")
             self._run("radosgw-admin", "user", "create", f"--uid={name}", f"--display-name={name}", *keys)
@@ -149,6 +151,16 @@ class Ceph:
     def administer(self, *command: str) -> None:
         """Run ``radosgw-admin``."""
         self._run("radosgw-admin", *command)
+
+    def also(self, *options: str) -> str:
+        """Start another gateway to the same buckets, with options of its own; return its endpoint."""
+        return self._serve(*_free_ports(1), "--pid-file=", "--admin-socket=", *options)
+
+    def _serve(self, port: int, *options: str) -> str:
+        where = f"127.0.0.1:{port}"
+        self._spawn("radosgw", "-n", "client.rgw.a", "-f", f"--rgw-frontends=beast endpoint={where}", *options)
+        self._await(f"http://{where}")
+        return f"http://{where}"
 
     def _make_keys(self) -> None:
         keyring = str(self._folder / "keyring")
@@ -184,7 +196,7 @@ class Ceph:
     def _environment(self) -> Mapping[str, str]:
         return {**os.environ, "CEPH_CONF": str(self._config)}
 
-    def _await(self) -> None:
+    def _await(self, endpoint: str) -> None:
         deadline = time.monotonic() + _SECONDS
         # No proxy of the environment stands between.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -192,7 +204,7 @@ class Ceph:
             if (dead := next((one for one in self._running if one.poll() is not None), None)) is not None:
                 raise RuntimeError(f"{dead.args!r} ended: see {self._folder / 'log'}")
             try:
-                with opener.open(self.endpoint, timeout=2):
+                with opener.open(endpoint, timeout=2):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)

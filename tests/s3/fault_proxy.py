@@ -15,6 +15,8 @@ from tests.s3.proxy import PassOn, Proxy
 _SLOW_DOWN = (
     b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
 )
+_INTERNAL_ERROR = b'<?xml version="1.0"?><Error><Code>InternalError</Code><Message>Please try again.</Message></Error>'
+_STALL_SECONDS = 20.0
 
 
 class _Faulty(PassOn):
@@ -24,6 +26,11 @@ class _Faulty(PassOn):
         fault = owner.next_fault()
         if fault == "slow-down":
             self.send(*owner.refusal, {"Content-Type": "application/xml"})
+        elif fault == "server-error":
+            self.send(500, _INTERNAL_ERROR, {"Content-Type": "application/xml"})
+        elif fault == "time-out":
+            self.close_connection = True  # and nothing said: who asked has long hung up when this is over
+            owner.over.wait(_STALL_SECONDS)
         elif fault == "reset":
             # A socket that is closed with nothing to linger for sends RST.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -52,8 +59,9 @@ class FaultProxy(Proxy):
     Parameters
     ----------
     upstream : str
-    slow_down, reset, short_body : float
-        Shares of requests that are answered 503 SlowDown, whose connection is reset, whose body is cut in the middle.
+    slow_down, server_error, reset, short_body, time_out : float
+        Shares of requests that are answered 503 SlowDown, that are answered 500, whose connection is reset, whose body
+        is cut in the middle, that are not answered.
     delay : float
         Seconds before anything is answered.
     seed : int
@@ -75,8 +83,10 @@ class FaultProxy(Proxy):
         upstream: str,
         *,
         slow_down: float = 0.0,
+        server_error: float = 0.0,
         reset: float = 0.0,
         short_body: float = 0.0,
+        time_out: float = 0.0,
         delay: float = 0.0,
         seed: int = 1,
     ) -> None:
@@ -86,9 +96,20 @@ class FaultProxy(Proxy):
         self.refuse = 0
         self.refusal = (503, _SLOW_DOWN)
         self.faults: Counter[str] = Counter()
-        self._shares = {"slow-down": slow_down, "reset": reset, "short-body": short_body}
+        self.over = threading.Event()
+        self._shares = {
+            "slow-down": slow_down,
+            "server-error": server_error,
+            "reset": reset,
+            "short-body": short_body,
+            "time-out": time_out,
+        }
         self._random = random.Random(seed)
         self._lock = threading.Lock()
+
+    def __exit__(self, *given: object) -> None:
+        self.over.set()
+        super().__exit__(*given)
 
     def done(self, fault: str) -> None:
         """Count a fault."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from crawler import run
+from crawler import executors, run
 from crawler.catalogue.reader import Catalogue
 from crawler.crawl import Receipt, crawl_partition
 from crawler.executors import InProcess
@@ -203,7 +203,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_S3_"))]:
             patch.delenv(name)
-        patch.setattr(run, "crawl_partition", between)
+        patch.setattr(executors, "crawl_partition", between)
         job = CrawlJob(
             roots=(f"s3://{bucket.name}",),
             catalogue=str(folder / "catalogue"),

@@ -170,7 +170,7 @@ def test_region_that_is_not_told(moto: S3Server, adapter: Adapter) -> None:
         pytest.param(500, "InternalError", "StoreUnavailableError", "500", id="internal"),
         pytest.param(403, "InvalidObjectState", "ArchivedError", "archived", id="archived"),
         pytest.param(403, "AccessDenied", "AccessDeniedError", "--requester-pays", id="denied"),
-        pytest.param(400, "ExpiredToken", "AccessDeniedError", "expired", id="expired"),
+        pytest.param(400, "ExpiredToken", "CredentialsExpiredError", "expired", id="expired"),
         pytest.param(400, "InvalidToken", "AccessDeniedError", "token", id="token"),
         pytest.param(403, "RequestTimeTooSkewed", "AccessDeniedError", "clock", id="clock"),
         pytest.param(404, "NoSuchBucket", "ObjectNotFoundError", "no such bucket", id="bucket"),

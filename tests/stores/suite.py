@@ -75,6 +75,7 @@ def assert_well_said(error: CrawlerError) -> None:
     assert said.isprintable()
     assert len(said) < 400
     assert "Debug" not in said
+    error.__cause__ = error.__context__ = None  # as workers send it
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert str(copy) == said

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +26,7 @@ from crawler.errors import (
     StoreUnavailableError,
 )
 from crawler.stores import Adapter, ByteRange, ObjectRef, ObjectStore, open_store
+from crawler.stores.failures import from_os_error, from_status
 from crawler.stores.object_store import from_obstore
 from crawler.stores.web import WebStore, from_client_error
 from tests.servers import RangeServer
@@ -217,8 +221,67 @@ def test_stall_ends(server: RangeServer, adapter: Adapter) -> None:
 @pytest.mark.parametrize("etag", ['ETag: "x"\r\n', ""], ids=["etag", "no-etag"])
 def test_body_cut_short(store: ObjectStore, etag: str) -> None:
     answer = f"HTTP/1.1 206 Partial Content\r\n{etag}Content-Range: bytes 10-19/100\r\nContent-Length: 10\r\n\r\n123"
+    with answering(answer.encode()) as url, pytest.raises(StoreUnavailableError) as caught:
+        store.get(ObjectRef(url), SPAN)
+    assert caught.value.kind == "short-body"
+    assert_well_said(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (408, "time-out"),
+        (429, "slow-down"),
+        (500, "server-error"),
+        (502, "server-error"),
+        (503, "slow-down"),
+        (504, "server-error"),
+    ],
+)
+def test_kinds_of_status(server: RangeServer, store: ObjectStore, status: int, kind: str) -> None:
+    server.status["a.fits"] = status
+    with pytest.raises(StoreUnavailableError) as caught:
+        store.get(ObjectRef(server.url("a.fits")), SPAN)
+    assert caught.value.kind == kind
+    assert_well_said(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectionRefusedError(111, "x"), "refused"),
+        (ConnectionResetError(104, "x"), "reset"),
+        (BrokenPipeError(32, "x"), "reset"),
+        (socket.gaierror(-2, "x"), "no-host"),
+        (ssl.SSLError(1, "x"), "tls"),
+        (TimeoutError(110, "x"), "time-out"),
+        (OSError(5, "x"), "connection"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_kinds_of_system_errors(error: OSError, kind: str) -> None:
+    mapped = from_os_error("sftp://host/a", error)
+    assert isinstance(mapped, StoreUnavailableError)
+    assert mapped.kind == kind
+    assert_well_said(mapped)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"), [("7", 7.0), ("", None), ("soon", None), ("-1", None), ("9" * 30, None)], ids=repr
+)
+def test_retry_after(told: str, seconds: float | None) -> None:
+    for error in (from_status("http://host/a", 503, told), from_status("http://host/a", 429, told)):
+        assert isinstance(error, StoreUnavailableError)
+        assert error.retry_after == seconds
+        assert pickle.loads(pickle.dumps(error)).retry_after == seconds
+    assert type(from_status("http://host/a", 404, told)) is ObjectNotFoundError
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Serve one answer to all requests, each on a connection of its own; give the URL."""
+    stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        stop = threading.Event()
 
         def serve() -> None:
             while True:
@@ -227,17 +290,42 @@ def test_body_cut_short(store: ObjectStore, etag: str) -> None:
                     if stop.is_set():
                         return
                     connection.recv(65536)
-                    connection.sendall(answer.encode())
+                    connection.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            with pytest.raises(StoreUnavailableError) as caught:
-                store.get(ObjectRef(f"http://127.0.0.1:{listening.getsockname()[1]}/a"), SPAN)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/a"
         finally:
             stop.set()
             socket.create_connection(listening.getsockname()).close()
             thread.join()
+
+
+def test_retry_after_is_read_where_the_library_shows_it() -> None:
+    busy = b"HTTP/1.1 503 Slow Down\r\nRetry-After: 7\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    store = open_store("http", adapter="fsspec")
+    with answering(busy) as url, pytest.raises(StoreUnavailableError) as caught:
+        store.get(ObjectRef(url), SPAN)
+    assert caught.value.retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "kinds"),
+    [
+        pytest.param(b"\x00\x01 what is this\r\n\r\n", {"reset", "short-body"}, id="no-http"),
+        pytest.param(
+            b'HTTP/1.1 206 Partial Content\r\nETag: "x"\r\nLast-Modified: Tue, 14 Nov 2023 22:13:20 GMT\r\n'
+            b"Content-Range: bytes 10-14/100\r\nContent-Length: 5\r\nConnection: close\r\n\r\n12345",
+            {"short-body"},
+            id="fewer-bytes",
+        ),
+    ],
+)
+def test_answers_that_are_no_answers_may_pass(store: ObjectStore, answer: bytes, kinds: set[str]) -> None:
+    with answering(answer) as url, pytest.raises(StoreUnavailableError) as caught:
+        store.get(ObjectRef(url), SPAN)
+    assert caught.value.kind in kinds
     assert_well_said(caught.value)
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from crawler import flight as flight_module
-from crawler.errors import StoreUnavailableError
+from crawler.errors import StoreDownError, StoreError, StoreUnavailableError
 from crawler.fits.units import Hdu
 from crawler.flight import Flight, Steps
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
@@ -110,10 +110,16 @@ def steps_of(ref: ObjectRef, *ranges: int, header: bytes = b"") -> Steps:
     for count in ranges:
         reads = Reads(ref, tuple(ByteRange(at + index, at + index + 1) for index in range(count)))
         answers: Answers = yield reads
-        assert [answer.data.decode() for answer in answers] == [f"{ref.url}:{at + index}" for index in range(count)]
+        assert [data_of(answer).decode() for answer in answers] == [f"{ref.url}:{at + index}" for index in range(count)]
         at += count
     hdus = [Hdu(0, "primary", 0, 0, 0, 0, 8, (), 0, 1, header)] if header else []
     return FileResult(ref, hdus=hdus, requests=at)
+
+
+def data_of(answer: Fetched | StoreError) -> bytes:
+    if isinstance(answer, StoreError):
+        raise answer
+    return answer.data
 
 
 def refs_of(names: Iterable[object]) -> list[ObjectRef]:
@@ -439,15 +445,13 @@ class TestErrors:
             assert ended(lambda: walked(flight, Store(), "abc", 2)) == list("abc")
 
     def test_of_the_store_are_the_walks(self) -> None:
-        """A `StoreError` is thrown into the walk, once, when all it asked for at once has come."""
-        thrown: list[str] = []
+        """A `StoreError` is sent into the walk in the place of the answer, when all it asked for at once has come."""
+        sent: list[str] = []
 
         def steps(ref: ObjectRef) -> Steps:
-            try:
-                yield Reads(ref, tuple(ByteRange(at, at + 1) for at in range(4)))
-            except StoreUnavailableError as error:
-                thrown.append(error.reason)
-            return FileResult(ref, status="unreadable", requests=len(store.asked))
+            answers = yield Reads(ref, tuple(ByteRange(at, at + 1) for at in range(4)))
+            sent.extend(str(answer) if isinstance(answer, StoreError) else answer.data.decode() for answer in answers)
+            return FileResult(ref, requests=len(store.asked))
 
         def read(_url: str, start: int) -> None:
             if start in (1, 2):
@@ -456,8 +460,17 @@ class TestErrors:
         store = Store(read)
         with flight_of(4) as flight:
             (result,) = ended(lambda: list(flight.walk(refs_of("a"), lambda ref: (store, steps(ref)), never)))
-        assert (result.status, thrown) == ("unreadable", ["timed out"])
+        assert sent == ["a:0", "timed out: u", "timed out: u", "a:3"]
         assert result.requests == 4
+
+    def test_that_the_store_is_down_ends_the_walks_of_the_caller(self) -> None:
+        def read(_url: str, start: int) -> None:
+            if start == 2:
+                raise StoreDownError("u", "timed out, for 120 s now")
+
+        store = Store(read)
+        with flight_of(4) as flight, pytest.raises(StoreDownError, match="timed out"):
+            ended(lambda: walked(flight, store, "a", 4))
 
     def test_a_walk_may_go_on_after_one(self) -> None:
         def steps(ref: ObjectRef) -> Steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -316,7 +317,7 @@ class TestTextKeyFiles:
             found = listing("@" + server.url("keys.txt"))
             next(found)
             assert len(server.requests) < 4
-            assert sum(batch.num_rows for batch in found) == 39_000
+            assert sum(batch.num_rows for batch in found) == 30_000
             assert all(request.range or request.method == "HEAD" for request in server.requests)
 
 
@@ -342,9 +343,9 @@ class TestParquetKeyFiles:
         assert urls(listing(keys)) == [(tree / "a.fits").as_uri(), "file:///b.fits"]
 
     def test_batches(self, tree: Path) -> None:
-        keys = self.keys(tree, url=[f"s3://b/{number}" for number in range(2500)])
-        assert max(batch.num_rows for batch in listing(keys)) <= 1000
-        assert len(urls(listing(keys))) == 2500
+        keys = self.keys(tree, url=[f"s3://b/{number}" for number in range(25_000)])
+        assert max(batch.num_rows for batch in listing(keys)) <= 10_000
+        assert len(urls(listing(keys))) == 25_000
 
     @pytest.mark.parametrize(
         ("columns", "said"),
@@ -404,19 +405,48 @@ def batch(names: Sequence[str]) -> pa.RecordBatch:
 
 class TestPartitions:
     def test_they_grow(self) -> None:
-        names = [f"s3://b/{number}" for number in range(10_000)]
-        listed = [batch(names[at : at + 999]) for at in range(0, 10_000, 999)]
+        names = [f"s3://b/{number:05}" for number in range(10_000)]
+        listed = [batch(names[at : at + 50]) for at in range(0, 10_000, 50)]
         parts = list(partitions(listed, first=100, growth=2.0, size=2000))
         assert [len(part) for part in parts] == [100, 200, 400, 800, 1600, 2000, 2000, 2000, 900]
         assert [url for part in parts for url in part.column("url").to_pylist()] == names
         assert all(part.schema == LISTING_SCHEMA for part in parts)
 
+    def test_runs_of_keys_stay_together(self) -> None:
+        runs = [5_000, 30, 1_200, 8_001, 40, 2_000, 30]
+        names = [[f"s3://b/{run}/{number:05}" for number in range(size)] for run, size in enumerate(runs)]
+        parts = list(partitions([batch(run) for run in names], first=2000, growth=1.0, size=2000))
+        assert [len(part) for part in parts] == [1667, 1667, 1666, 1200, 1601, 1600, 1600, 1600, 1600, 2000, 100]
+        together = [{url.split("/")[3] for url in part.column("url").to_pylist()} for part in parts]
+        assert together == [{"0"}] * 3 + [{"2"}] + [{"3"}] * 5 + [{"5"}] + [{"1", "4", "6"}]
+        assert sorted(url for part in parts for url in part.column("url").to_pylist()) == sorted(chain(*names))
+
+    def test_a_run_is_cut_while_partitions_grow(self) -> None:
+        listed = [batch([f"{run}/{number}" for number in range(1000)]) for run in range(3)]
+        parts = partitions(listed, first=100, growth=2.0, size=2000)
+        assert [len(part) for part in parts] == [100, 180, 360, 500, 1000, 860]
+
+    def test_they_are_never_short_nor_long(self) -> None:
+        sizes = [int(1.7**power) for power in range(1, 16)] * 3
+        begun, listed = 0, []
+        for size in sizes:
+            listed.append(batch([str(number) for number in range(begun, begun + size)]))
+            begun += size
+        for first, growth, size in ((1, 1.5, 700), (10, 3.0, 64), (500, 1.0, 500)):
+            parts = [len(part) for part in partitions(listed, first=first, growth=growth, size=size)]
+            assert sum(parts) == begun
+            wanted = float(first)
+            for rows in parts[:-1]:
+                assert int(wanted) / 2 <= rows <= int(wanted)
+                wanted = min(wanted * growth, size)
+
     def test_growth_of_one_and_first_above_size(self) -> None:
         parts = partitions([batch([str(number) for number in range(10)])], first=50, growth=1.0, size=4)
-        assert [len(part) for part in parts] == [4, 4, 2]
+        assert [len(part) for part in parts] == [4, 3, 3]
 
     def test_each_url_once(self) -> None:
-        parts = list(partitions([batch(["a", "b", "a"]), batch(["b", "c", "a"])], first=5, growth=1.0, size=5))
+        listed = [batch(["a", "b"]), batch(["a", "b"]), batch(["c", "a"])]
+        parts = list(partitions(listed, first=5, growth=1.0, size=5))
         assert [part.column("url").to_pylist() for part in parts] == [["a", "b", "c"], ["a"]]
 
     def test_nothing_listed(self) -> None:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import pickle
+import random
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from crawler.errors import AccessDeniedError, StoreDownError, StoreUnavailableError
-from crawler.stores.traffic import Patience, Traffic
+from crawler.fits.layouts import NOTHING, Guess
+from crawler.fits.policy import ReadPolicy
+from crawler.fits.units import Span
+from crawler.flight import Flight, Steps
+from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
+from crawler.stores.traffic import Patience, Patient, Traffic
+from crawler.walk import Scope, walk_file, walk_steps
+from tests.fits_files import BLOCK, BytesStore, bintable_hdu, image_hdu
 
 URL = "s3://bucket/key"
 
@@ -40,7 +51,7 @@ def traffic(clock: Clock, *, slots: int = 8, rate: float | None = None, patience
     return Traffic(slots, rate, patience, clock=clock, wait=clock.wait, draw=lambda: 1.0)
 
 
-def failing(times: int, kind: str = "slow-down") -> Callable[[], str]:
+def failing(times: int, kind: str = "slow-down", retry_after: float | None = None) -> Callable[[], str]:
     """Return a request that fails so many times, and then succeeds."""
     left = times
 
@@ -48,7 +59,7 @@ def failing(times: int, kind: str = "slow-down") -> Callable[[], str]:
         nonlocal left
         left -= 1
         if left >= 0:
-            raise StoreUnavailableError(URL, "HTTP 503", kind)
+            raise StoreUnavailableError(URL, "HTTP 503", kind, retry_after)
         return "answer"
 
     return request
@@ -56,6 +67,17 @@ def failing(times: int, kind: str = "slow-down") -> Callable[[], str]:
 
 def always(kind: str = "slow-down") -> Callable[[], str]:
     return failing(10**9, kind)
+
+
+def down_until(clock: Clock, moment: float, kind: str) -> Callable[[], str]:
+    """Return a request that fails until a moment."""
+
+    def request() -> str:
+        if clock() < moment:
+            raise StoreUnavailableError(URL, "HTTP 503", kind)
+        return "answer"
+
+    return request
 
 
 class TestTryingAgain:
@@ -91,20 +113,72 @@ class TestTryingAgain:
             traffic(clock).ask(denied)
         assert clock.waits == []
 
-    def test_ends_for_one_object_while_others_are_read(self, clock: Clock) -> None:
+    @pytest.mark.parametrize(("kind", "seconds"), [("server-error", 60), ("reset", 60), ("slow-down", 120)])
+    def test_ends_for_one_object_while_others_are_read(self, clock: Clock, kind: str, seconds: float) -> None:
         made = traffic(clock)
         clock.meanwhile = lambda: made.ask(failing(0))
 
         with pytest.raises(StoreUnavailableError) as caught:
-            made.ask(always())
-        assert 60 <= clock.now - 1000 <= 66
-        assert pickle.loads(pickle.dumps(caught.value)).kind == "slow-down"
+            made.ask(always(kind))
+        assert seconds <= clock.now - 1000 <= seconds + 5
+        assert pickle.loads(pickle.dumps(caught.value)).kind == kind
 
-    @pytest.mark.parametrize(("kind", "seconds"), [("refused", 3), ("no-host", 3), ("time-out", 15), ("slow-down", 15)])
+    @pytest.mark.parametrize(
+        ("kind", "seconds"), [("refused", 3), ("no-host", 3), ("tls", 3), ("time-out", 15), ("reset", 15)]
+    )
     def test_ends_soon_where_the_store_never_answered(self, clock: Clock, kind: str, seconds: float) -> None:
         with pytest.raises(StoreUnavailableError):
             traffic(clock).ask(always(kind))
         assert seconds <= clock.now - 1000 <= seconds + 5
+
+    @pytest.mark.parametrize("kind", ["slow-down", "server-error"])
+    def test_does_not_end_soon_where_the_store_answered_with_an_error(self, clock: Clock, kind: str) -> None:
+        """A worker that begins while a store is overrun has never seen it well, and waits as all others do."""
+        made = traffic(clock)
+
+        assert made.ask(down_until(clock, clock() + 40, kind)) == "answer"
+
+    def test_waits_for_as_long_as_the_store_asks(self, clock: Clock) -> None:
+        made = Traffic(8, clock=clock, wait=clock.wait, draw=lambda: 0.5)
+        made.ask(failing(0))
+
+        made.ask(failing(1, retry_after=7.0))
+        made.ask(failing(1, retry_after=3600.0))
+
+        assert clock.waits == [7.1, 30.1]
+
+    def test_does_not_lose_its_time_to_the_rate(self, clock: Clock) -> None:
+        made = traffic(clock, rate=0.01)
+        made.ask(failing(0))
+
+        assert made.ask(failing(3, "reset")) == "answer"
+        assert clock.now - 1000 >= 400
+
+    def test_is_done_once_at_least(self, clock: Clock) -> None:
+        """Though the first try timed out only when all its time was over."""
+        made = traffic(clock)
+        made.ask(failing(0))
+        tries = 0
+
+        def late() -> str:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                clock.now += 100
+                raise StoreUnavailableError(URL, "timed out", "time-out")
+            return "answer"
+
+        assert made.ask(late) == "answer"
+
+    def test_ends_at_once_where_something_else_goes_wrong(self, clock: Clock) -> None:
+        made = traffic(clock, slots=1)
+
+        def wrong() -> None:
+            raise KeyError(URL)
+
+        with pytest.raises(KeyError):
+            made.ask(wrong)
+        assert made.ask(failing(0)) == "answer"  # the only place is free again
 
 
 class TestAStoreThatIsDown:
@@ -131,6 +205,79 @@ class TestAStoreThatIsDown:
         assert URL in str(error)
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
+    def test_is_told_where_it_is_asked_one_thing_at_a_time(self, clock: Clock) -> None:
+        """As where one file of a product is walked first: a few rows, and no more."""
+        made = traffic(clock)
+        made.ask(failing(0))
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                made.ask(always("refused"))
+
+        with pytest.raises(StoreDownError, match=r"for 18\d s now"):
+            made.ask(always("refused"))
+
+    def test_is_told_though_it_never_answered(self, clock: Clock) -> None:
+        made = traffic(clock)
+        for _ in range(40):
+            with pytest.raises(StoreUnavailableError):
+                made.ask(always("refused"))
+
+        with pytest.raises(StoreDownError):
+            made.ask(always("refused"))
+        assert 120 <= clock.now - 1000 <= 126
+
+    def test_is_well_again_after_one_success(self, clock: Clock) -> None:
+        made = traffic(clock)
+        made.ask(failing(0))
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                made.ask(always("reset"))
+        made.ask(failing(0))
+
+        with pytest.raises(StoreUnavailableError):
+            made.ask(always("reset"))
+
+    def test_is_told_to_those_that_wait_for_a_place(self) -> None:
+        """With a place for one: it finds out, and the others, which never got to ask, are told."""
+        made = traffic(Clock(), slots=1)
+        asked, others = threading.Event(), threading.Event()
+
+        def slow() -> str:
+            asked.set()
+            assert others.wait(20)
+            raise StoreUnavailableError(URL, "HTTP 503", "slow-down")
+
+        def wait_in_line() -> str:
+            return made.ask(failing(0))
+
+        with ThreadPoolExecutor(4) as pool:
+            made.ask(failing(0))
+            for _ in range(3):  # not the first to fail
+                with pytest.raises(StoreUnavailableError):
+                    made.ask(always("reset"))
+            first = pool.submit(made.ask, slow)
+            assert asked.wait(20)
+            waiting = [pool.submit(wait_in_line) for _ in range(3)]
+            deadline = time.monotonic() + 20
+            while made._waiting < 3 and time.monotonic() < deadline:
+                time.sleep(0)
+            others.set()
+            errors = [future.exception(20) for future in [first, *waiting]]
+        assert [type(error) for error in errors] == [StoreDownError] * 4
+        assert len(set(map(id, errors))) == 4, "each thread has an error of its own"
+
+    def test_is_told_to_those_that_wait_for_the_rate(self, clock: Clock) -> None:
+        made = traffic(clock, rate=0.01)
+        made.ask(failing(0))
+
+        def meanwhile() -> None:
+            made._down = URL, "HTTP 503, for 120 s now"
+
+        clock.meanwhile = meanwhile
+        with pytest.raises(StoreDownError):
+            made.ask(failing(0))
+        assert clock.waits == [1.0]
+
     def test_is_asked_no_more(self, clock: Clock) -> None:
         made = traffic(clock)
         self.down(clock, made)
@@ -148,32 +295,103 @@ class TestAStoreThatIsDown:
 
 
 class TestRequestsUnderWay:
-    def test_are_halved_once_a_second_and_climb_back_slowly(self, clock: Clock) -> None:
-        made = traffic(clock, slots=16)
+    def overrun(self, made: Traffic) -> None:
+        """Have a store refuse twenty requests in a row."""
+        made.ask(failing(20))
+
+    def test_are_halved_once_a_second_and_climb_back_slowly(self) -> None:
+        clock = Clock()
+        made = Traffic(16, clock=clock, wait=lambda _: None)
         made.ask(failing(0))
         assert made.limit == 16
 
-        made.ask(failing(1))
+        self.overrun(made)
         assert made.limit == 8
-        clock.now -= 0.2  # as if the next had failed at the same moment
-        made.ask(failing(1))
+        clock.now += 0.9
+        self.overrun(made)
         assert made.limit == 8
-        clock.now += 2
-        made.ask(failing(1))
+        clock.now += 0.2
+        self.overrun(made)
         assert made.limit == 4
 
-        climbed = [made.limit for _ in range(200) if made.ask(failing(0))]
+        climbed = []
+        for _ in range(2000):
+            clock.now += 0.01
+            made.ask(failing(0))
+            climbed.append(made.limit)
         assert climbed == sorted(climbed)
-        assert climbed.index(8) > climbed.index(6) + 8
+        seconds = [climbed.index(limit) / 100 for limit in (5, 8, 12)]
+        assert seconds == pytest.approx([1.25, 5, 10], abs=0.4), "20 from nothing to all"
         assert climbed[-1] == 16
 
-    def test_are_never_none(self, clock: Clock) -> None:
-        made = traffic(clock, slots=2)
+    @pytest.mark.parametrize(("share", "limits"), [(0.05, {32}), (0.3, {1, 2, 3, 4})], ids=["some", "many"])
+    def test_are_fewer_where_many_are_refused_not_where_some_are(self, share: float, limits: set[int]) -> None:
+        """A twentieth of them at random, as a network of its own accord: a crawl must not come to rest for it."""
+        clock, draw = Clock(), random.Random(1)
+        made = Traffic(32, clock=clock, wait=lambda _: None)
+        made.ask(failing(0))
+        for _ in range(6000):
+            clock.now += 0.001
+            made.ask(failing(draw.random() < share))
+
+        assert made.limit in limits
+
+    def test_climb_by_one_a_round_at_most(self) -> None:
+        clock = Clock()
+        made = Traffic(16, clock=clock, wait=lambda _: None)
+        made.ask(failing(0))
+        self.overrun(made)
+        for _ in range(8):
+            clock.now += 1000
+            made.ask(failing(0))
+
+        assert made.limit == 8, "a bit less than one: each is an eighth"
+
+    def test_are_cut_once_where_none_succeeds(self, clock: Clock) -> None:
+        """That all are refused says nothing of how many are too many: once the store is well it is soon asked again."""
+
+        def refused() -> str:
+            clock.now += 0.01
+            return down()
+
+        down = down_until(clock, clock() + 20, "slow-down")
+        made = Traffic(16, clock=clock, wait=lambda _: None)
+        made.ask(failing(0))
+        made.ask(refused)
+
+        assert made.taken()["slow-down"] > 1000
+        assert made.limit == 8
+
+    def test_are_no_more_than_the_limit(self) -> None:
+        made = Traffic(8, wait=lambda _: None)
+        made.ask(failing(0))
+        self.overrun(made)
+        assert made.limit == 4
+        lock, under_way, most = threading.Lock(), 0, 0
+
+        def request() -> None:
+            nonlocal under_way, most
+            with lock:
+                under_way += 1
+                most = max(most, under_way)
+            time.sleep(0)  # lets others come
+            with lock:
+                under_way -= 1
+
+        with ThreadPoolExecutor(16) as pool:
+            for future in [pool.submit(made.ask, request) for _ in range(2000)]:
+                future.result(20)
+        assert 2 <= most <= 5  # it climbs, slowly
+        assert made._places.taken == made._waiting == 0
+
+    def test_are_never_none(self) -> None:
+        clock = Clock()
+        made = Traffic(2, clock=clock, wait=lambda _: None)
         for _ in range(5):
             clock.now += 2
-            made.ask(failing(1))
+            made.ask(failing(20))
 
-        assert made.limit >= 1
+        assert made.limit == 1
 
     def test_stay_as_many_where_a_network_breaks(self, clock: Clock) -> None:
         made = traffic(clock)
@@ -207,6 +425,29 @@ class TestRate:
 
         assert clock.now - before == pytest.approx(1.0)
 
+    def test_may_change_for_those_that_wait(self, clock: Clock) -> None:
+        made = traffic(clock, rate=0.001)
+        made.ask(failing(0))
+
+        def faster() -> None:
+            made.rate = 10.0
+
+        clock.meanwhile = faster
+        begun = clock()
+        for _ in range(11):
+            made.ask(failing(0))
+
+        assert clock() - begun == pytest.approx(2.0), "one look, and then ten at the new rate"
+
+    def test_gives_no_new_turns_where_it_is_set_to_what_it_is(self, clock: Clock) -> None:
+        made = traffic(clock, rate=1.0)
+        begun = clock()
+        for _ in range(11):
+            made.rate = 1.0
+            made.ask(failing(0))
+
+        assert clock() - begun == pytest.approx(10.0)
+
     def test_may_change(self, clock: Clock) -> None:
         made = traffic(clock, rate=1.0)
         made.ask(failing(0))
@@ -216,3 +457,65 @@ class TestRate:
             made.ask(failing(0))
 
         assert clock.now - before <= 1.0
+
+
+TIGHT = Scope(ReadPolicy(first=BLOCK, header=BLOCK, gap=0))
+"""So that each header is a read of its own."""
+
+KINDS = ("slow-down", "server-error", "time-out", "reset", "short-body", "connection")
+
+
+class Unreliable(BytesStore):
+    """A store that fails at random before it answers, and counts it."""
+
+    _lock = threading.Lock()  # of all that share a count
+
+    def __init__(self, content: bytes, draw: random.Random, failures: Counter[str]) -> None:
+        super().__init__(content)
+        self._draw = draw
+        self._failures = failures
+
+    def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
+        with self._lock:
+            if self._draw.random() < 0.4:
+                kind = self._draw.choice(KINDS)
+                self._failures[kind] += 1
+                raise StoreUnavailableError(ref.url, "as drawn", kind)
+        return super().get(ref, span)
+
+
+class TestWalks:
+    """What a walk finds never depends on what had to be asked for again."""
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_find_the_same(self, seed: int) -> None:
+        draw = random.Random(seed)
+        files, guesses = {}, {}
+        for name in map(str, range(40)):
+            units = [bintable_hdu(8, draw.randrange(9), heap=draw.randrange(90_000)) for _ in range(draw.randrange(6))]
+            data = image_hdu((draw.randrange(1, 90_000),)) + b"".join(units)
+            files[name] = data[: draw.choice([len(data), len(data), draw.randrange(len(data))])]
+            found = walk_file(BytesStore(data), ObjectRef(name)).hdus
+            right = tuple(Span(hdu.header_offset, hdu.data_offset) for hdu in found)
+            wrong = tuple(Span(span.start + 2880, span.stop + 2880) for span in right)
+            lengths = tuple(hdu.header_size for hdu in found)
+            guesses[name] = draw.choice([NOTHING, Guess(right, lengths), Guess(right[:1] + wrong[1:], lengths)])
+        clean = {name: BytesStore(data) for name, data in files.items()}
+        expected = [walk_file(store, store.ref(name), TIGHT, guesses[name]) for name, store in clean.items()]
+
+        failures: Counter[str] = Counter()
+        made = Traffic(8, draw=draw.random, wait=lambda _: None)
+        flight = Flight(8)
+        refs = [store.ref(name) for name, store in clean.items()]
+
+        def begin(ref: ObjectRef) -> tuple[ObjectStore, Steps]:
+            patient = Patient(Unreliable(files[ref.url], random.Random(f"{seed} {ref.url}"), failures), made)
+            return patient, walk_steps(patient, ref, TIGHT, guesses[ref.url])
+
+        walked = list(flight.walk(refs, begin, lambda: False))
+        flight.close()
+
+        assert walked == expected, "to the last byte and request"
+        assert {result.status for result in walked} == {"ok", "truncated"}
+        assert made.taken() == failures
+        assert set(failures) == set(KINDS)

@@ -9,19 +9,20 @@ import random
 import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Generator, Mapping
 from io import BytesIO
 from typing import Any
 
 import pytest
 
 from crawler import walk as walk_module
-from crawler.errors import AccessDeniedError, CorruptError, StoreUnavailableError
+from crawler.errors import AccessDeniedError, CorruptError, ObjectChangedError, StoreError, StoreUnavailableError
 from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import Limits
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.walk import FileResult, Scope, hdus_of, walk_file, walk_steps
+from crawler.walk import Answers, FileResult, Reads, Scope, hdus_of, walk_file, walk_steps
 from tests.fits_files import (
     BLOCK,
     BytesStore,
@@ -502,12 +503,72 @@ class AtOnce(BytesStore):
             reads = next(steps)
             while True:
                 rounds.append([(span.start, span.stop) for span in reads.spans])
-                reads = steps.send([self.get(reads.ref, span) for span in reads.spans])
+                reads = steps.send([self._answer(reads.ref, span) for span in reads.spans])
         except StopIteration as end:
             self.result: FileResult = end.value
         assert self.result.round_trips == len(rounds)
         assert self.result.requests == sum(map(len, rounds))
         return rounds
+
+    def _answer(self, ref: ObjectRef, span: ByteRange) -> Fetched | StoreError:
+        try:
+            return self.get(ref, span)
+        except StoreError as error:
+            return error
+
+
+def finished(store: BytesStore, steps: Generator[Reads, Answers, FileResult], reads: Reads) -> FileResult:
+    """Walk on to the end."""
+    while True:
+        try:
+            reads = steps.send([store.get(reads.ref, span) for span in reads.spans])
+        except StopIteration as end:
+            result: FileResult = end.value
+            return result
+
+
+class FailingStore(AtOnce):
+    """A store that fails to read what begins at some bytes."""
+
+    def __init__(self, content: bytes, errors: Mapping[int, StoreError]) -> None:
+        super().__init__(content)
+        self._errors = errors
+
+    def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
+        """Fail, or answer."""
+        fetched = super().get(ref, span)
+        if span.start in self._errors:
+            raise self._errors[span.start]
+        return fetched
+
+
+class TestTimeOut:
+    """A walk that lasts for too long reads no more."""
+
+    @pytest.mark.parametrize(
+        ("seconds", "status", "hdus"), [(99.0, "unreadable", 3), (100.0, "ok", 4)], ids=["over", "just in time"]
+    )
+    def test_keeps_what_was_found(self, seconds: float, status: str, hdus: int) -> None:
+        store = AtOnce(APART)
+        moments = iter([1000.0, 1000.0, 1040.0, 1080.0, 1100.0])  # as it begins, and before each read
+        steps = walk_steps(store, store.ref(), Scope(TIGHT, timeout=seconds), clock=lambda: next(moments))
+        result = finished(store, steps, next(steps))
+        assert (result.status, len(result.hdus)) == (status, hdus)
+        assert next(moments, None) is None
+        if status != "ok":
+            assert result.error == "walk given up after 99 s: --file-timeout allows more"
+            assert result.requests == 3
+
+    def test_is_of_the_file_not_of_each_of_its_versions(self) -> None:
+        store = BytesStore(APART, becomes={2: OTHER})
+        moments = iter([0.0, 10.0, 20.0, 101.0])
+        steps = walk_steps(store, store.ref(), Scope(TIGHT, timeout=100), clock=lambda: next(moments))
+        reads = next(steps)
+        reads = steps.send([store.get(reads.ref, reads.spans[0])])
+        with pytest.raises(StopIteration) as ended:
+            steps.send([ObjectChangedError(URL, "changed")])
+        result: FileResult = ended.value.value
+        assert (result.status, result.hdus) == ("unreadable", [])
 
 
 class TestReadsAtOnce:
@@ -601,8 +662,50 @@ class TestReadsAtOnce:
 
     def test_of_which_one_broke_off(self) -> None:
         result = walk(BytesStore(APART, cut={3: 100}), RIGHT, policy=TIGHT)
-        assert summary(result) == ("unreadable", "the answer broke off after 100 bytes", None, 0, None)
+        assert summary(result) == ("unreadable", "the answer broke off after 100 bytes", None, 2, None)
         assert (result.requests, result.round_trips) == (4, 1)
+
+    @pytest.mark.parametrize("failing", range(4))
+    @pytest.mark.parametrize("once", [True, False], ids=["at once", "one after the other"])
+    def test_of_which_one_fails(self, failing: int, once: bool) -> None:
+        """HDUs before it are kept, those after it are not reached, as without a guess."""
+        store = FailingStore(APART, {HEADERS[failing][0]: StoreUnavailableError(URL, "timed out", "time-out")})
+        guessed = store.read(store.ref(), RIGHT) if once else []
+        result = store.result if once else walk(store, RIGHT, policy=TIGHT)
+        assert guessed == ([HEADERS] if once else [])
+        assert summary(result) == ("unreadable", "timed out", None, failing, None)
+        assert result.hdus == walk(store, policy=TIGHT).hdus
+
+    def test_of_which_several_fail_tell_of_the_first(self) -> None:
+        store = FailingStore(APART, {HEADERS[at][0]: StoreUnavailableError(URL, f"at {at}") for at in (3, 1, 2)})
+        store.read(store.ref(), RIGHT)
+        assert summary(store.result) == ("unreadable", "at 1", None, 1, None)
+
+    def test_of_which_one_fails_that_turns_out_not_to_be_needed(self) -> None:
+        nothing = HEADERS[-1][1] + 5 * BLOCK  # in the last data unit
+        too_many = Guess((*RIGHT.headers, Span(nothing, nothing + BLOCK)), RIGHT.lengths)
+        store = FailingStore(APART, {nothing: StoreUnavailableError(URL, "timed out")})
+        assert store.read(store.ref(), too_many) == [[*HEADERS, (nothing, nothing + BLOCK)]]
+        assert summary(store.result) == ("ok", None, None, 4, 0)
+
+    def test_of_which_one_fails_in_a_file_that_is_compressed_after_all(self) -> None:
+        packed = pack_gzip(NOISE)
+        expected = walk(BytesStore(packed))
+        store = FailingStore(packed, {HEADERS[1][0]: StoreUnavailableError(URL, "timed out")})
+        store.read(store.ref(), RIGHT)
+        assert summary(store.result) == summary(expected)
+
+    def test_of_a_file_that_is_replaced_while_the_store_is_busy(self) -> None:
+        """What came before the failure is of what is no more, and so is not kept."""
+        store = AtOnce(APART)
+        steps = walk_steps(store, store.ref(), Scope(TIGHT), RIGHT)
+        reads = next(steps)
+        first = store.get(reads.ref, reads.spans[0])
+        store._content, store._generation = OTHER, 2
+        busy, changed = StoreUnavailableError(URL, "busy", "slow-down"), ObjectChangedError(URL, "changed")
+        result = finished(store, steps, steps.send([first, busy, changed, busy]))
+        assert summary(result) == ("ok", None, None, 2, 0)
+        assert b"OTHER" in result.hdus[0].header
 
     def test_with_a_head_in_between(self) -> None:
         result = walk(BytesStore(APART, becomes={1: APART}), RIGHT, policy=TIGHT)
