@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from crawler import executors, run
+from crawler import executors
 from crawler.catalogue.reader import Catalogue
 from crawler.crawl import Receipt, crawl_partition
 from crawler.executors import InProcess
