@@ -152,5 +152,5 @@ def _fsspec(scheme: str, options: Mapping[str, object]) -> ObjectStore:
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        raise UsageError(f"{one_line(scheme)}:// URLs need a package: {one_line(str(error))}") from error
+        raise UsageError(f"{one_line(scheme)}:// URLs need a package: {one_line(str(error))}") from None
     return FsspecStore(options)

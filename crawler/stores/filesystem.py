@@ -70,7 +70,7 @@ class FsspecStore:
         try:
             info = filesystem.info(path)
         except _CAUGHT as error:
-            raise _mapped(url, error) from error
+            raise _mapped(url, error) from None
         if info["type"] == "directory":
             raise missing(url, "is a folder, not an object")
         return _described(url, info)
@@ -91,13 +91,13 @@ class FsspecStore:
             # Gone, replaced by something shorter, or refused as a range beyond the end: a look tells.
             described = self._still(ref, error)
             if described.size is None or span.start < described.size:
-                raise _mapped(ref.url, error) from error
+                raise _mapped(ref.url, error) from None
             return fetched(ref, span, b"", described)
         return fetched(ref, span, data, self.head(ref.url))
 
     def _still(self, ref: ObjectRef, error: Exception) -> ObjectRef:
         if isinstance(error, (PermissionError, TimeoutError, FileNotFoundError)):
-            raise _mapped(ref.url, error) from error
+            raise _mapped(ref.url, error) from None
         described = self.head(ref.url)
         check_same(ref, described)
         return described
@@ -114,9 +114,9 @@ class FsspecStore:
             except _CAUGHT as error:
                 mapped = _mapped(self._url(url, path, folder), error)
                 if not isinstance(mapped, ObjectNotFoundError):
-                    raise mapped from error
+                    raise mapped from None
                 if folder == path:
-                    raise missing(url, "no such folder") from error
+                    raise missing(url, "no such folder") from None
                 continue  # removed since its parent was read
             entries.sort(key=lambda entry: str(entry["name"]))
             inner = []
@@ -155,9 +155,9 @@ class FsspecStore:
         try:
             made, _ = fsspec.core.url_to_fs(url, skip_instance_cache=True, **self._options)
         except _CAUGHT as error:
-            raise _mapped(url, error) from error
+            raise _mapped(url, error) from None
         except (ImportError, TypeError) as error:
-            raise failed(url, str(error)) from error
+            raise failed(url, str(error)) from None
         # Listings are not kept: they would hide that an object was replaced, and hold every name.
         if isinstance(cache := getattr(made, "dircache", None), fsspec.dircache.DirCache):
             cache.use_listings_cache = False

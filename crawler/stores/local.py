@@ -80,7 +80,7 @@ class LocalStore:
         try:
             return _regular(url, Path(_path(url)).stat())
         except OSError as error:
-            raise from_os_error(url, error) from error
+            raise from_os_error(url, error) from None
 
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of a file. See `crawler.stores.base.ObjectStore.get`."""
@@ -93,7 +93,7 @@ class LocalStore:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise from_os_error(ref.url, error) from error
+            raise from_os_error(ref.url, error) from None
         if ref.etag == _etag(status) and ref.size == status.st_size and stat.S_ISREG(status.st_mode):
             # Nothing new is known. Data are whole: whatever shortens a file changes its size.
             return Fetched(data, ref)
@@ -155,7 +155,7 @@ def _walk(url: str) -> Iterator[_File]:
         identity = _identity(root)
         entries = _entries(root)
     except OSError as error:
-        raise _of_folder(url, error) from error
+        raise _of_folder(url, error) from None
     # Folders being listed, innermost last: a stack of our own, since paths may nest deeper than Python's
     # does.
     open_folders = [(identity, iter(entries))]
@@ -174,7 +174,7 @@ def _walk(url: str) -> Iterator[_File]:
             except FileNotFoundError:
                 continue  # removed since its parent was read: nothing is there any more
             except OSError as error:
-                raise _of_folder(_url(entry.path), error) from error
+                raise _of_folder(_url(entry.path), error) from None
 
 
 def _of_folder(url: str, error: OSError) -> Exception:

@@ -149,7 +149,7 @@ class ObstoreStore:
             for batch in stream:
                 yield _listed(place.root, pa.record_batch(batch))
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            raise from_obstore(url, error) from error
+            raise from_obstore(url, error) from None
 
     def head(self, url: str) -> ObjectRef:
         """Describe one object; of unknown size where an HTTP server refuses HEAD (405, 501)."""
@@ -162,7 +162,7 @@ class ObstoreStore:
             said = str(error)
             if _status(said) in NO_HEAD or "ontent-Length" in said:
                 return ObjectRef(url)
-            raise from_obstore(url, error) from error
+            raise from_obstore(url, error) from None
 
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`.
@@ -183,7 +183,7 @@ class ObstoreStore:
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             empty = self._empty(ref, span, error)
             if empty is None:
-                raise from_obstore(ref.url, error) from error
+                raise from_obstore(ref.url, error) from None
             return empty
         return fetched(ref, span, data, described)
 

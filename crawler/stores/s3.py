@@ -127,11 +127,11 @@ class S3Store:
         except _CAUGHT as error:
             moved = self._moved(name, bucket, error, ref.url) if is_wrong_region(error) else None
             if moved is None:
-                raise from_s3_obstore(ref.url, error, self._asked) from error
+                raise from_s3_obstore(ref.url, error, self._asked) from None
         try:
             return self._read(moved, key, ref, span)
         except _CAUGHT as error:
-            raise from_s3_obstore(ref.url, error, self._asked) from error
+            raise from_s3_obstore(ref.url, error, self._asked) from None
 
     def _read(self, bucket: _Bucket, key: str, ref: ObjectRef, span: ByteRange) -> Fetched:
         options: obstore.GetOptions = {"range": (span.start, span.stop)}
@@ -187,7 +187,7 @@ class S3Store:
             try:
                 client["root_certificate"] = Path(endpoint.ca_bundle).read_bytes()
             except OSError as error:
-                raise failed(url, f"file of certificates cannot be read: {endpoint.ca_bundle}") from error
+                raise failed(url, f"file of certificates cannot be read: {endpoint.ca_bundle}") from None
         if options.anon and options.requester_pays:  # obstore sends its own header with signed requests only
             client["default_headers"] = {"x-amz-request-payer": "requester"}
         if not options.anon and self._provider is None:

@@ -21,4 +21,4 @@ class S3Files(S3FileSystem):  # type: ignore[misc] # s3fs is untyped
         try:
             return await super()._call_s3(*args, **kwargs)
         except BotoCoreError as error:
-            raise OSError(one_line(str(error))) from error
+            raise OSError(one_line(str(error))) from None

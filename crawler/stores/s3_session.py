@@ -153,7 +153,7 @@ class S3Session:
         try:
             answer = calls.wait(filesystem._call_s3("list_objects_v2", **asked), loop)
         except CAUGHT as error:
-            raise self._mapped(url, error, listing=True) from error
+            raise self._mapped(url, error, listing=True) from None
         return page_of(str(asked["Bucket"]), answer)
 
     def head(self, url: str) -> ObjectRef:
@@ -167,7 +167,7 @@ class S3Session:
         except CAUGHT as error:
             # An answer to HEAD has no body, so that 403 and 400 do not say why: the first byte is asked for.
             if (_status(error) or 0) not in (400, 403):
-                raise self._mapped(url, error) from error
+                raise self._mapped(url, error) from None
             return self.get(ObjectRef(url), ByteRange(0, 1)).ref
         return _described(url, answer, answer.get("ContentLength"))
 
@@ -186,7 +186,7 @@ class S3Session:
             answer = self._ask("get_object", asked)
         except CAUGHT as error:
             if _status(error) != 416:
-                raise self._mapped(ref.url, error) from error
+                raise self._mapped(ref.url, error) from None
             return self.beyond(ref, span)
         if answer["ResponseMetadata"].get("HTTPStatusCode") == 206:
             described = _described(ref.url, answer, _whole_size(answer.get("ContentRange")))
@@ -244,7 +244,7 @@ class S3Session:
             made = Credentials(loop, found)
             made()  # here, where what goes wrong can be told apart
         except CAUGHT as error:
-            raise self._mapped(url, error) from error
+            raise self._mapped(url, error) from None
         return made
 
     def _ask(self, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -280,9 +280,9 @@ class S3Session:
                 try:
                     self._opened = self._made()
                 except CAUGHT as error:
-                    raise self._mapped(url, error) from error
+                    raise self._mapped(url, error) from None
                 except (AttributeError, TypeError) as error:  # what botocore says of an argument it does not know
-                    raise failed(url, f"storage options are not understood: {error}") from error
+                    raise failed(url, f"storage options are not understood: {error}") from None
             return self._opened
 
     def _made(self) -> tuple[asyncio.AbstractEventLoop, Any, Any]:

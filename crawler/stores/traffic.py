@@ -302,4 +302,4 @@ class Patient:
         try:
             return self._traffic.ask(lambda: self._store.get(ref, span))
         except CredentialsExpiredError as error:  # no other object can be read either
-            raise StoreDownError(error.url, error.reason) from error
+            raise StoreDownError(error.url, error.reason) from None

@@ -250,9 +250,9 @@ def _answered(url: str, ask: Callable[[], Awaitable[_Answer]], loop: object) -> 
     try:
         answer: _Answer = fsspec.asyn.sync(loop, ask)
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise from_client_error(url, error) from error
+        raise from_client_error(url, error) from None
     except TypeError as error:  # what aiohttp says of a storage option that it does not know
-        raise failed(url, f"storage options are not understood: {error}") from error
+        raise failed(url, f"storage options are not understood: {error}") from None
     return answer
 
 
