@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -21,7 +22,7 @@ import obstore.exceptions
 import obstore.store
 import pyarrow as pa
 
-from crawler.errors import StoreError
+from crawler.errors import StoreError, UsageError
 from crawler.stores.base import LISTING_SCHEMA, ByteRange, Fetched, ObjectRef, ObjectStore
 from crawler.stores.failures import (
     NO_HEAD,
@@ -238,7 +239,17 @@ def _opened(root: str, options: Mapping[str, object]) -> Any:
     if isinstance(given := options.get("client_options"), Mapping):
         client |= given
     retry: Any = options.get("retry_config", RETRY_CONFIG)
-    return obstore.store.HTTPStore(root, client_options=client, retry_config=retry)  # type: ignore[arg-type]  # a TypedDict cannot be built from what users give
+    with understood_options():
+        return obstore.store.HTTPStore(root, client_options=client, retry_config=retry)  # type: ignore[arg-type]  # a TypedDict cannot be built from what users give
+
+
+@contextmanager
+def understood_options() -> Iterator[None]:
+    """Turn what obstore says of options that it cannot read, which quotes them, into `UsageError`."""
+    try:
+        yield
+    except (obstore.exceptions.BaseError, ValueError, TypeError):
+        raise UsageError("the storage options client_options or retry_config are not such as obstore takes") from None
 
 
 def _place(url: str) -> _Place:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.failures import failed, fetched, is_weak, missing
-from crawler.stores.object_store import CLIENT_OPTIONS
+from crawler.stores.object_store import CLIENT_OPTIONS, understood_options
 from crawler.stores.s3_errors import Asked, from_s3_obstore, is_range_ignored, is_wrong_region, named_region, status_of
 from crawler.stores.s3_options import understood
 from crawler.stores.s3_session import STALL_SECONDS, Endpoint, S3Session, if_match, split
@@ -186,7 +186,7 @@ class S3Store:
         if endpoint.ca_bundle and not client["allow_http"]:
             try:
                 client["root_certificate"] = Path(endpoint.ca_bundle).read_bytes()
-            except OSError as error:
+            except OSError:
                 raise failed(url, f"file of certificates cannot be read: {endpoint.ca_bundle}") from None
         if options.anon and options.requester_pays:  # obstore sends its own header with signed requests only
             client["default_headers"] = {"x-amz-request-payer": "requester"}
@@ -196,17 +196,18 @@ class S3Store:
         virtual = _is_virtual(endpoint, name)
         retry: Any = {**RETRY_CONFIG, **options.retry_config}
         # Everything that obstore would otherwise read from the environment by itself is said.
-        store = obstore.store.S3Store(
-            name,
-            endpoint=_with_bucket(endpoint.url, name) if virtual else endpoint.url,
-            region=endpoint.region,
-            virtual_hosted_style_request=virtual,
-            skip_signature=options.anon,
-            request_payer=options.requester_pays,
-            client_options=everything,
-            retry_config=retry,
-            credential_provider=None if options.anon else self._provider,
-        )
+        with understood_options():
+            store = obstore.store.S3Store(
+                name,
+                endpoint=_with_bucket(endpoint.url, name) if virtual else endpoint.url,
+                region=endpoint.region,
+                virtual_hosted_style_request=virtual,
+                skip_signature=options.anon,
+                request_payer=options.requester_pays,
+                client_options=everything,
+                retry_config=retry,
+                credential_provider=None if options.anon else self._provider,
+            )
         return _Bucket(store, endpoint.region)
 
 

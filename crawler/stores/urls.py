@@ -63,8 +63,8 @@ def as_url(root: str) -> str:
     Raises
     ------
     UsageError
-        Empty, or a URL with a password: every URL of a crawl is written to the catalogue, where none may
-        stand.
+        Empty, or a URL with a password, or on the web a user: every URL of a crawl is written to the catalogue, where none
+        may stand.
     """
     if not root:
         raise UsageError("an empty string is neither a path nor a URL")
@@ -74,9 +74,10 @@ def as_url(root: str) -> str:
     if scheme == "file":
         return file_url(file_path(root))
     url = scheme + root[len(scheme) :]
-    if scheme not in _NO_PASSWORD and _PASSWORD.search(url):
+    named = scheme in WEB_SCHEMES and "@" in url.partition("://")[2].partition("/")[0]
+    if named or (scheme not in _NO_PASSWORD and _PASSWORD.search(url)):
         raise UsageError(
-            f"{printable(url)} holds a password, which would be written to the catalogue: "
+            f"{printable(url)} holds a user or password, which would be written to the catalogue: "
             "give it as a storage option instead"
         )
     if scheme in S3_SCHEMES:

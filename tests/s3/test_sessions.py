@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,7 +42,7 @@ def reader(gateway: Ceph) -> str:
     trusted = {"Effect": "Allow", "Principal": {"AWS": ["arn:aws:iam:::user/owner"]}, "Action": ["sts:AssumeRole"]}
     may = {"Effect": "Allow", "Action": ["s3:*"], "Resource": "arn:aws:s3:::*"}
     trust, policy = (json.dumps({"Version": "2012-10-17", "Statement": [one]}) for one in (trusted, may))
-    name = "reader"
+    name = f"reader-{uuid.uuid4().hex[:8]}"
     gateway.administer("role", "create", f"--role-name={name}", "--path=/", f"--assume-role-policy-doc={trust}")
     gateway.administer("role-policy", "put", f"--role-name={name}", "--policy-name=may", f"--policy-doc={policy}")
     return name

@@ -236,7 +236,7 @@ class TestWrongUsage:
             pytest.param(
                 ("headers", "a.fits", "--region", "x"), "local files take no storage options", id="headers-option"
             ),
-            pytest.param(("headers", "ftp://me:pass@host/a"), "holds a password", id="password"),
+            pytest.param(("headers", "ftp://me:pass@host/a"), "holds a user or password", id="password"),
             pytest.param(("query", "catalogue"), "Missing argument 'SQL'", id="no-sql"),
             pytest.param(("info", "catalogue", "--version", "last"), "'--version'", id="version"),
             pytest.param(("vacuum",), "Missing argument 'CATALOGUE'", id="vacuum"),
