@@ -63,8 +63,8 @@ def as_url(root: str) -> str:
     Raises
     ------
     UsageError
-        Empty, or a URL with a password, or on the web a user: every URL of a crawl is written to the catalogue, where none
-        may stand.
+        Empty, or a URL with a password, or on the web a user: every URL of a crawl is written to the catalogue, where
+        none may stand.
     """
     if not root:
         raise UsageError("an empty string is neither a path nor a URL")
