@@ -89,8 +89,8 @@ class TestCreate:
         # As seen by the loser: no log at first, and one when its own cannot be made.
         add_objects(log, [A])
         first_looks = [False]
-        real = CatalogueLog._exists
-        monkeypatch.setattr(CatalogueLog, "_exists", lambda self: first_looks.pop() if first_looks else real(self))
+        real = CatalogueLog.exists
+        monkeypatch.setattr(CatalogueLog, "exists", lambda self: first_looks.pop() if first_looks else real(self))
         monkeypatch.setattr(CatalogueLog, "_foreign_entries", lambda _: False)
 
         def refuse(*_: object, **__: object) -> None:
