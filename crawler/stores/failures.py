@@ -53,7 +53,7 @@ def from_status(url: str, status: int, retry_after: object = None) -> StoreError
         return denied(url, said)
     if status == HTTPStatus.PRECONDITION_FAILED:
         return changed(url)
-    if status in _MAY_PASS or status >= 500:
+    if status in _MAY_PASS or (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED):
         return advised(unavailable(url, said, _KINDS_OF_STATUS.get(status, "server-error")), retry_after)
     return failed(url, said)
 

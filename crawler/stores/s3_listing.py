@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crawler.errors import StoreError
 from crawler.stores.failures import failed
 from crawler.stores.key_space import Alphabet, Cut, common, place_to_cut
 from crawler.stores.s3_pages import Page
@@ -70,7 +71,7 @@ def list_by_ranges(
 
     The first page is yielded by itself, and nothing else is asked for before more is wanted. Of n keys, in pages of
     1,000, at most n / 1,000 + 1 + ``cuts_allowed(pages)`` pages are asked for. Where the store turns out not to sort
-    by bytes, or not to begin where it is asked to, the listing goes on by tokens.
+    by bytes, or not to begin where it is asked to, or to refuse that, the listing goes on by tokens.
 
     Parameters
     ----------
@@ -293,12 +294,23 @@ class _Listing:
     def _walk(self, one: _Range) -> None:
         while not one.ended:
             token = one.token
-            page = self._fetch(None if token else one.after, token)
-            _check_next(self._url, page, token)
+            page: Page | None
+            try:
+                page = self._fetch(None if token else one.after, token)
+            except StoreError as error:
+                # Some stores answer 400 or 501 to start-after. Whoever may not list, or is not answered, is told so.
+                if token or one.after is None or type(error) is not StoreError:
+                    raise
+                page = None
+            else:
+                _check_next(self._url, page, token)
             with self._changed:
                 if self._over:
                     raise _OverError
-                self._take(one, page)
+                if page is None:
+                    self._go_on_by_token(one)
+                else:
+                    self._take(one, page)
                 if one.ended or len(one.run) >= self._run_pages or sum(held.nbytes for held in one.run) > _RUN_BYTES:
                     self._give(one)
                 if one.ended:

@@ -19,6 +19,7 @@ from crawler.listing import list_roots
 from crawler.stores import open_store
 from crawler.stores import s3_listing as listing
 from crawler.stores.base import LISTING_SCHEMA
+from crawler.stores.failures import failed
 from crawler.stores.s3_listing import cuts_allowed, list_by_ranges
 from crawler.stores.s3_pages import EVENT, Page, take_contents
 from tests.s3.conftest import S3Server
@@ -34,18 +35,18 @@ class Keys:
     ----------
     order : callable or None
         What the store sorts by, if not by the keys.
-    ignores_start : bool
-        It begins at the begin, wherever it is asked to.
+    start : {"taken", "ignored", "refused"}
+        What comes of asking to begin after a key: it may begin at the begin all the same, or call that a wrong request.
     requests : int
     most : int
         Under way at once.
     """
 
     def __init__(
-        self, keys: Iterable[str], size: int = 1_000, order: Callable[[str], Any] | None = None, ignores: bool = False
+        self, keys: Iterable[str], size: int = 1_000, order: Callable[[str], Any] | None = None, start: str = "taken"
     ) -> None:
         self.keys = sorted(keys, key=order)
-        self.size, self.order, self.ignores_start = size, order, ignores
+        self.size, self.order, self.start = size, order, start
         self.requests = self.under_way = self.most = 0
         self.together: threading.Barrier | None = None
         self._lock = threading.Lock()
@@ -57,6 +58,8 @@ class Keys:
             self.requests += 1
             self.under_way += 1
             self.most = max(self.most, self.under_way)
+        if after is not None and self.start == "refused":
+            raise failed("s3://b/", "HTTP 501 Not Implemented")
         page = self._page(after, token)
         with self._lock:
             self.under_way -= 1
@@ -65,7 +68,7 @@ class Keys:
     def _page(self, after: str | None, token: str | None) -> Page:
         assert after is None or token is None
         begin = int(token or 0)
-        if after is not None and not self.ignores_start:
+        if after is not None and self.start == "taken":
             if self.order is None:
                 begin = bisect_right(self.keys, after)
             else:
@@ -104,16 +107,16 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestEachKeyOnce:
-    @pytest.mark.parametrize("ignores", [False, True], ids=["start-after", "start-after-ignored"])
+    @pytest.mark.parametrize("start", ["taken", "ignored", "refused"])
     @pytest.mark.parametrize("order", ORDERS)
-    def test_whatever_keys_and_order_are(self, eager: None, order: str, ignores: bool) -> None:
+    def test_whatever_keys_and_order_are(self, eager: None, order: str, start: str) -> None:
         cut = 0
 
         @settings(max_examples=60, deadline=None, derandomize=True, database=None)
         @given(st.sets(st.text(ODD, min_size=1, max_size=6), max_size=100), st.integers(1, 4))
         def check(keys: set[str], size: int) -> None:
             nonlocal cut
-            store = Keys(keys, size, ORDERS[order], ignores)
+            store = Keys(keys, size, ORDERS[order], start)
             found = [key for run in store.listed() for key in run]
             assert sorted(found) == sorted(keys)
             assert threading.active_count() == threads

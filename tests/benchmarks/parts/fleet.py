@@ -66,7 +66,7 @@ def _crawled(endpoint: str, size: int, catalogue: Path, flags: list[str]) -> tup
     where = ["--anon", "--endpoint-url", endpoint, "--region", "us-east-1"]
     command = [*_CRAWLER, "index", f"s3://small{size}/", "-c", str(catalogue), "--json", *where, *flags]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         report = json.loads(process.stdout.read())
         _, status, used = os.wait4(process.pid, 0)
