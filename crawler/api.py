@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crawler.catalogue.log import CatalogueLog
@@ -16,6 +17,7 @@ from crawler.quoting import compared, fingerprint_of, kept_quote
 from crawler.report import Report
 from crawler.run import Crawl
 from crawler.stores import Adapter, open_store
+from crawler.stores.urls import scheme_of
 from crawler.walk import Scope
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ def index(
             raise UsageError(f"{name} must be a number above 0")
     job = CrawlJob(
         roots=roots,
-        catalogue=catalogue,
+        catalogue=_for_workers(catalogue),
         include=None if include is None else tuple(include),
         exclude=tuple(exclude),
         storage_options=dict(storage_options or {}),
@@ -157,6 +159,11 @@ def _beside_quote(job: CrawlJob, report: Report) -> Report:
             quote = kept_quote(CatalogueLog(job.catalogue, job.catalogue_options).folder, fingerprint_of(job))
             report.quoted = [] if quote is None else compared(quote, report)
     return report
+
+
+def _for_workers(catalogue: str) -> str:
+    """Return a local folder as a path that does not begin at this process's working folder: workers have others."""
+    return catalogue if not catalogue or scheme_of(catalogue) else str(Path(catalogue).expanduser().absolute())
 
 
 def _check(job: CrawlJob) -> None:

@@ -102,7 +102,7 @@ def read_job_file(path: str) -> dict[str, Any]:
     dict
         Arguments of `crawler.index` by name, those that the file gives, and of the section ``cluster`` whatever else is
         there: ``scheduler``, ``tls_ca_file``, ``tls_cert``, ``tls_key``, and ``class``, ``options`` and ``scale`` as
-        ``cluster_class``, ``cluster_options`` and ``cluster_scale``.
+        ``cluster_class``, ``cluster_options`` and ``cluster_scale``, with ``cluster_places`` for messages about them.
 
     Raises
     ------
@@ -133,6 +133,9 @@ def read_job_file(path: str) -> dict[str, Any]:
     ways = [key for key in ("workers", "scheduler", "class") if key in cluster]
     if fault := _fault_of_cluster(cluster, ways):
         raise UsageError(f"job file {path}, line {_line_of(text, 'cluster', *ways[1:2])}: {fault}")
+    if "class" in cluster:
+        lines = {key: _line_of(text, "cluster", key) for key in _OF_CLASS if key in cluster}
+        arguments["cluster_places"] = {key: f"job file {path}, line {line}" for key, line in lines.items()}
     return arguments
 
 
@@ -142,6 +145,8 @@ def _fault_of_cluster(cluster: Mapping[str, Any], ways: list[str]) -> str | None
         return "workers starts processes here, scheduler uses a cluster that runs, class starts another kind: give one"
     if "class" not in cluster and ("options" in cluster or "scale" in cluster):
         return "options and scale are of a class: say which"
+    if "scheduler" not in cluster and any(key.startswith("tls_") for key in cluster):
+        return "tls_ca_file, tls_cert and tls_key are of a scheduler at tls://: say which"
     return None
 
 

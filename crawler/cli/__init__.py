@@ -6,10 +6,11 @@ read or commit, and says why in one line; 2 wrong usage; 130 interrupted, what w
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -17,6 +18,7 @@ import click
 
 import crawler
 from crawler.cli import estimate, options
+from crawler.cli.clusters import client_of
 from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
 
 if TYPE_CHECKING:
@@ -139,11 +141,12 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
     from crawler import api, screen
 
     cluster = {name: arguments.pop(name) for name in list(arguments) if name in options.OF_CLUSTER - {"workers"}}
+    workers = 0 if cluster else arguments.setdefault("workers", os.cpu_count() or 1)
     client = None
-    if not cluster:
-        arguments.setdefault("workers", os.cpu_count() or 1)
-    if cluster or performance_report is not None:
-        client = partial(_client, cluster, arguments.pop("workers", 0), performance_report)
+    if cluster or workers:
+        client = partial(client_of, cluster, workers, performance_report, _teller(log_json))
+    elif performance_report is not None:
+        raise UsageError("--performance-report is of a Dask cluster: there is none with --workers 0")
     shown = screen.JsonLog(sys.stderr) if log_json else screen.Progress(Console(stderr=True))
     with shown.shown() as progress:
         try:
@@ -157,30 +160,14 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
     return _code_of(report)
 
 
-@contextmanager
-def _client(cluster: dict[str, Any], workers: int, performance_report: str | None) -> Iterator[Any]:
-    """Give a client of the cluster that is asked for."""
-    if not cluster and not workers:
-        raise UsageError("--performance-report is of a Dask cluster: there is none with --workers 0")
-    from crawler.cluster import ClusterPlan, Tls, local_client, planned_client, remote_client, reported
-    from crawler.stores.urls import one_line
+def _teller(log_json: bool) -> Callable[[str], None]:
+    """Return what prints a line beside the progress of a crawl."""
 
-    if "scheduler" in cluster:
-        tls = Tls(cluster.get("tls_ca_file"), cluster.get("tls_cert"), cluster.get("tls_key"))
-        made = remote_client(cluster["scheduler"], tls)
-    elif "cluster_class" in cluster:
-        plan = ClusterPlan(
-            cluster["cluster_class"], cluster.get("cluster_options", {}), cluster.get("cluster_scale", {})
-        )
-        made = planned_client(plan)
-    elif cluster:
-        raise UsageError("certificates are of a scheduler: give --scheduler tls://...")
-    else:
-        made = local_client(workers)
-    with made as client, reported(client, performance_report):
-        if cluster and client.dashboard_link:
-            print(f"dashboard: {one_line(client.dashboard_link, limit=500)}", file=sys.stderr)
-        yield client
+    def tell(line: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        print(json.dumps({"time": now, "event": "cluster", "told": line}) if log_json else line, file=sys.stderr)
+
+    return tell
 
 
 def _code_of(report: Report) -> int:

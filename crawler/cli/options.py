@@ -236,10 +236,15 @@ def store_flag(command: Command) -> Command:
     return click.option("--store", type=kinds, help="What reads the files. Default: auto.")(command)
 
 
-OF_CLUSTER = {"workers", "scheduler", "cluster_class", "cluster_options", "cluster_scale"} | {
-    "tls_ca_file",
-    "tls_cert",
-    "tls_key",
+_TLS = {"tls_ca_file", "tls_cert", "tls_key"}
+
+OF_CLUSTER = _TLS | {
+    "workers",
+    "scheduler",
+    "cluster_class",
+    "cluster_options",
+    "cluster_scale",
+    "cluster_places",
 }
 """Names that a job file gives to what its section [cluster] says."""
 
@@ -294,6 +299,8 @@ def with_job_file(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(f"{cluster_file}: a file for --cluster has the section [cluster] and those below it alone")
         told |= cluster
     arguments = merged(told, over)
+    if not _TLS.isdisjoint(over) and "scheduler" not in arguments:
+        raise UsageError("--tls-ca-file, --tls-cert and --tls-key are of a scheduler: give --scheduler tls://...")
     where = f"in the section [crawl] of {path}" if path is not None else "in a job file (--job FILE)"
     if not arguments.get("roots"):
         raise UsageError(f"there is nothing to index: name ROOTS (folders, files, URLs), or roots {where}")

@@ -1,6 +1,19 @@
 """Crawling on Dask: the only place that knows it."""
 
-from crawler.cluster.clients import ClusterPlan, Tls, local_client, planned_client, remote_client, reported
+from crawler.cluster.clients import local_client, remote_client
 from crawler.cluster.executor import DaskExecutor
+from crawler.cluster.planned import ClusterPlan, planned_client
+from crawler.cluster.tls import Tls
+from crawler.cluster.watching import dashboard_of, reported, told_of_no_workers
 
-__all__ = ["ClusterPlan", "DaskExecutor", "Tls", "local_client", "planned_client", "remote_client", "reported"]
+__all__ = [
+    "ClusterPlan",
+    "DaskExecutor",
+    "Tls",
+    "dashboard_of",
+    "local_client",
+    "planned_client",
+    "remote_client",
+    "reported",
+    "told_of_no_workers",
+]

@@ -1,29 +1,32 @@
-"""Clients of Dask clusters: of one that is started here, of one that a job file describes, or of one that runs."""
+"""Clients of Dask clusters: of one that is started on this machine, and of one that runs elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import signal
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, Security
+from distributed import Client, LocalCluster, Security, SpecCluster
 from distributed.comm import connect
+from distributed.utils import LoopRunner
 
-from crawler.errors import ClusterError, UsageError
+from crawler.cluster.tls import Tls, tls_fault
+from crawler.errors import ClusterError
 from crawler.stores.urls import one_line
 
 _CONNECT = 10
 """Seconds in which a scheduler must answer."""
+
+_DASHBOARD = 8787
+"""Port where people look for Dask's dashboard."""
 
 _LOCAL = {
     # After so long another worker takes the place of one that could not be begun again. Not sooner: one that is being
@@ -33,12 +36,9 @@ _LOCAL = {
     "distributed.scheduler.allowed-failures": 1,
 }
 
-_PACKAGES = {"dask_jobqueue": "dask-jobqueue", "dask_kubernetes": "dask-kubernetes", "coiled": "coiled"}
-"""What pip calls the packages that start clusters, where it is not as Python does."""
-
 
 @contextmanager
-def local_client(workers: int | None = None, **options: Any) -> Iterator[Client]:
+def local_client(workers: int | None = None, *, dashboard: bool = False, **options: Any) -> Iterator[Client]:
     """Start a cluster on this machine, on loopback only, and stop it at the end.
 
     Parameters
@@ -46,92 +46,74 @@ def local_client(workers: int | None = None, **options: Any) -> Iterator[Client]
     workers : int, optional
         Processes; one a core by default. Each crawls one partition at a time: its walks are threads of their own.
         There are always so many: who dies is begun again.
+    dashboard : bool
+        Serve Dask's dashboard, on loopback too, where bokeh is installed, which draws it.
     **options
         More of `distributed.LocalCluster`.
     """
     count = workers or os.cpu_count() or 1
-    # What a worker loses on its way out is not news to who reads the terminal: what comes of it is told by the crawl.
+    drawn = dashboard and find_spec("bokeh") is not None
     given: dict[str, Any] = {
         "n_workers": count,
         "threads_per_worker": 1,
         "host": "127.0.0.1",
         "dashboard_address": None,
         # Without a dashboard, too, the scheduler serves HTTP, and warns where its usual port is taken.
-        "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
+        "scheduler_kwargs": {
+            "dashboard": drawn,
+            "dashboard_address": f"127.0.0.1:{_free(_DASHBOARD) if drawn else 0}",
+        },
+        # What a worker loses on its way out is not news to who reads the terminal: what comes of it is told by the
+        # crawl.
         "silence_logs": logging.CRITICAL,
+        # Loaded as workers begin, all of them at once, and not by the first partition.
+        "preload": ["crawler.cluster.underway"],
         **options,
     }
-    given["preload"] = [__name__, *given.get("preload", ())]
     with (
         dask.config.set(_LOCAL),
-        LocalCluster(**given) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        loop_deaf_to_ctrl_c() as loop,
+        started(LocalCluster) as cluster,
     ):
-        cluster.adapt(minimum=count, maximum=count)
-        yield client
+        cluster.__init__(**given, loop=loop)
+        with client_of(cluster) as client:
+            cluster.adapt(minimum=count, maximum=count)
+            yield client
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Files that prove who is who, as Dask names them ("TLS/SSL", Dask.distributed documentation).
-
-    Attributes
-    ----------
-    ca_file, cert, key : str or None
-        Paths of PEM files; None for what Dask's own configuration says (``distributed.comm.tls``).
-    """
-
-    ca_file: str | None = None
-    cert: str | None = None
-    key: str | None = None
-
-    def security(self) -> Security:
-        """Return what Dask calls it.
-
-        Raises
-        ------
-        UsageError
-            A file cannot be read.
-        """
-        given = {"tls_ca_file": self.ca_file, "tls_client_cert": self.cert, "tls_client_key": self.key}
-        told = {name: path for name, path in given.items() if path is not None}
-        for path in told.values():
-            try:
-                with open(path, "rb"):  # noqa: PTH123 - only whether it can be
-                    pass
-            except OSError as error:
-                raise UsageError(f"TLS: {path}: {error.strerror}") from None
-        return Security(**told, require_encryption=True) if told else Security()
+def _free(port: int) -> int:
+    """Return a port of loopback, or 0, for any other, where somebody has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+    return port
 
 
 @contextmanager
-def remote_client(address: str, tls: Tls = Tls()) -> Iterator[Client]:
-    """Connect to a running scheduler, and leave it running at the end.
-
-    Parameters
-    ----------
-    address : str
-        Such as ``tcp://head-node:8786`` or ``tls://head-node:8786``.
-    tls : Tls
-
-    Raises
-    ------
-    ClusterError
-        Nothing answers there, or what answers is no scheduler that this release of Dask understands.
-    UsageError
-        A file of certificates cannot be read.
-    """
-    security = tls.security()
-    # A client that found nobody cannot be closed, waits in its destructor and prints a traceback: look first.
+def started(kind: Any) -> Iterator[Any]:
+    """Give a cluster before it is started, and stop it at the end, however far it came until somebody interrupted."""
+    cluster = kind.__new__(kind)
     try:
-        asyncio.run(_knock(address, security))
-        client = Client(address, timeout=_CONNECT, security=security, set_as_default=False)
-    except (OSError, ValueError, ImportError, RuntimeError, TypeError) as error:
-        advice = " (its address begins with tls:// where it wants certificates)" if address.startswith("tcp:") else ""
-        raise ClusterError(f"no Dask scheduler answers at {address}: {one_line(str(error))}{advice}") from None
-    # What Dask says with a traceback as its scheduler is lost, the crawl says in a line.
+        yield cluster
+    finally:
+        # What came of the crawl matters more than any of this.
+        try:
+            cluster.close()
+        except Exception:  # as Dask's own where workers never began: it asserts that they ended, and stops there
+            with suppress(Exception):
+                cluster.sync(super(SpecCluster, cluster)._close)
+
+
+@contextmanager
+def client_of(cluster: Any, **options: Any) -> Iterator[Client]:
+    """Give a client of a cluster, or of an address; what Dask says of a scheduler that is lost, the crawl says."""
     logger = logging.getLogger("distributed.client")
     before = logger.level
+    with _ctrl_c_later():  # a client that is half connected cannot be closed
+        client = Client(cluster, set_as_default=False, **options)
     logger.setLevel(logging.CRITICAL)
     try:
         with client:
@@ -140,116 +122,68 @@ def remote_client(address: str, tls: Tls = Tls()) -> Iterator[Client]:
         logger.setLevel(before)
 
 
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def loop_deaf_to_ctrl_c() -> Iterator[Any]:
+    """Run an event loop in a thread that leaves Ctrl-C to the driver, as do all processes that are started from it.
+
+    A terminal sends SIGINT to every process of the group, from their very beginning. The driver then asks the workers
+    for what they have. Threads and processes inherit which signals are held back from those who start them.
+    """
+    # It would let the signal through again in the thread that happens to need it first.
+    resource_tracker.ensure_running()
+    with _ctrl_c_later():
+        runner = LoopRunner()
+        runner.start()
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+
+
+@contextmanager
+def remote_client(address: str, tls: Tls | None = None) -> Iterator[Client]:
+    """Connect to a running scheduler, and leave it running at the end.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``tcp://head-node:8786`` or ``tls://head-node:8786``.
+    tls : Tls, optional
+        By default what Dask's own configuration says.
+
+    Raises
+    ------
+    ClusterError
+        Nothing answers there, or what answers is no scheduler that this release of Dask understands, or it and we do
+        not trust each other.
+    UsageError
+        The certificates are not what the address wants, or cannot be read.
+    """
+    security = (tls or Tls()).security(address)
+    with ExitStack() as stack:
+        # A client that found nobody cannot be closed, waits in its destructor and prints a traceback: look first.
+        try:
+            asyncio.run(_knock(address, security))
+            client = stack.enter_context(client_of(address, timeout=_CONNECT, security=security))
+        except (OSError, ValueError, ImportError, RuntimeError, TypeError) as error:
+            if fault := tls_fault(address, security):
+                raise ClusterError(f"the scheduler at {one_line(address)}: {one_line(fault)}") from None
+            reason = str(error) or type(error).__name__
+            raise ClusterError(f"no Dask scheduler answers at {one_line(address)}: {one_line(reason)}") from None
+        yield client
+
+
 async def _knock(address: str, security: Security) -> None:
     """Connect to an address, and see that Dask answers."""
     arguments = security.get_connection_args("client")
     await (await connect(address, timeout=_CONNECT, **arguments)).close()
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterPlan:
-    """A cluster that a job file describes.
-
-    Attributes
-    ----------
-    kind : str
-        Import path of its class, such as ``dask_jobqueue.SLURMCluster``.
-    options : mapping
-        Its keyword arguments.
-    scale : mapping
-        ``n`` or ``jobs`` for a size that stays, or ``minimum`` and ``maximum`` for one that follows the work.
-    """
-
-    kind: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    scale: Mapping[str, Any] = field(default_factory=dict)
-
-    def found(self) -> Any:
-        """Return the class.
-
-        Raises
-        ------
-        UsageError
-            There is none, its package is not installed, or it does not take the options.
-        """
-        module, _, name = self.kind.rpartition(".")
-        package = module.partition(".")[0]
-        try:
-            made = getattr(import_module(module), name)
-        except ModuleNotFoundError:
-            wanted = _PACKAGES.get(package, package.replace("_", "-"))
-            raise UsageError(f"{self.kind} is not installed: pip install {wanted}") from None
-        except (AttributeError, ImportError, ValueError):
-            raise UsageError(f"there is no cluster class {one_line(self.kind)}") from None
-        if not (inspect.isclass(made) and callable(getattr(made, "scale", None))):
-            raise UsageError(f"{one_line(self.kind)} is no class of Dask clusters")
-        try:
-            inspect.signature(made).bind(**self.options)
-        except TypeError as error:
-            raise UsageError(f"{self.kind}: {one_line(str(error))}") from None
-        return made
-
-
-@contextmanager
-def planned_client(plan: ClusterPlan) -> Iterator[Client]:
-    """Start the cluster of a plan, and stop it at the end.
-
-    Raises
-    ------
-    UsageError
-        The plan makes no sense.
-    ClusterError
-        The cluster cannot be started.
-    """
-    made = plan.found()
-    try:
-        cluster = made(**plan.options)
-    except Exception as error:  # of any library, of whatever kind: it is shown, and nothing is begun
-        raise ClusterError(f"{plan.kind} cannot be started: {one_line(str(error) or type(error).__name__)}") from None
-    try:
-        scale = dict(plan.scale)
-        if "minimum" in scale or "maximum" in scale:
-            cluster.adapt(**scale)
-        elif scale:
-            cluster.scale(**scale)
-        with Client(cluster, set_as_default=False) as client:
-            yield client
-    finally:
-        with suppress(Exception):  # what came of the crawl matters more
-            cluster.close()
-
-
-@contextmanager
-def reported(client: Client, path: str | None) -> Iterator[None]:
-    """Have Dask write its report of what the cluster does meanwhile, as HTML, where a path is given.
-
-    Raises
-    ------
-    UsageError
-        It cannot be written: bokeh is missing, or the folder is.
-    """
-    if path is None:
-        yield
-        return
-    try:
-        import_module("bokeh")
-    except ImportError:
-        raise UsageError("--performance-report needs bokeh: pip install bokeh") from None
-    if not Path(path).absolute().parent.is_dir():
-        raise UsageError(f"--performance-report {path}: there is no such folder")
-    # Dask's own context manager adds the source of whoever calls it.
-    begun = time.time()
-    try:
-        yield
-    finally:
-        with suppress(OSError, RuntimeError):
-            data = client.sync(client.scheduler.performance_report, start=begun, last_count=0, code="", mode=None)
-            Path(path).write_text(data, encoding="utf-8")
-
-
-def dask_setup(_worker: object) -> None:
-    """Leave Ctrl-C to the driver, on a worker that has its terminal: Dask calls this as `local_client` starts one.
-
-    A terminal sends SIGINT to every process of the group. The driver then asks the workers for what they have.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
