@@ -19,8 +19,9 @@ from crawler.job_file import read_job_file
 from crawler.stores import as_url, open_store
 
 CONFIG = Path(__file__).parents[2] / "config"
-JOBS = sorted(CONFIG.glob("*.toml"))
-SERVICE, TIMER, CRON = (CONFIG / f"crawler.{kind}" for kind in ("service", "timer", "cron"))
+JOBS = sorted((CONFIG / "jobs").glob("*.toml"))
+LOCAL = CONFIG / "jobs" / "local.toml"
+SERVICE, TIMER, CRON = (CONFIG / "schedules" / f"crawler.{kind}" for kind in ("service", "timer", "cron"))
 _CRON_LINE = re.compile(r"(?P<when>(?:\S+\s+){5})(?P<user>\S+)\s+(?P<command>.+)")
 
 
@@ -51,7 +52,7 @@ def crawler_calls() -> list[list[str]]:
 
 
 def test_there_are_examples() -> None:
-    assert [path.name for path in JOBS] == ["local.toml", "public-bucket.toml"]
+    assert {"hst", "jwst", "local", "tess"} < {path.stem for path in JOBS}
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
@@ -64,16 +65,25 @@ def test_job_file(path: Path) -> None:
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
 def test_commented_lines_are_right_too(path: Path, tmp_path: Path) -> None:
     """What a reader uncomments is read as well: a comment whose text looks like TOML is taken for it."""
-    commented = re.compile(r"^# (?=\w+ = |\[\w+\]$)", re.MULTILINE)
+    lines: list[str] = []
+    for line in path.read_text().splitlines():
+        if match := re.match(r"# (?:(\w+ = )|\[\w+\]$)", line):
+            # In place of what it is an alternative to.
+            lines = [one for one in lines if not (match[1] and one.startswith(match[1]))]
+            lines.append(line.removeprefix("# "))
+        else:
+            lines.append(line)
     whole = tmp_path / path.name
-    whole.write_text(commented.sub("", path.read_text()))
+    whole.write_text("\n".join(lines))
     read_job_file(str(whole))
 
 
-def test_public_bucket_needs_no_credentials() -> None:
-    told = read_job_file(str(CONFIG / "public-bucket.toml"))
-    assert told["storage_options"] == {"anon": True, "client_kwargs": {"region_name": "us-east-1"}}
-    assert all(re.fullmatch(r"s3://stpubdata/hst/public/\w{4}/", root) for root in told["roots"])
+@pytest.mark.parametrize("path", [path for path in JOBS if path != LOCAL], ids=lambda path: path.stem)
+def test_public_bucket_is_read_without_credentials_and_said_where_it_is_known_from(path: Path) -> None:
+    told = read_job_file(str(path))
+    assert told["storage_options"]["anon"] is True
+    assert re.search(r"https://registry\.opendata\.aws/[\w-]+/", path.read_text())
+    assert all(re.fullmatch(r"s3://[a-z0-9-]+/.+/", root) for root in told["roots"]), "all of it is not for a beginning"
 
 
 @pytest.mark.parametrize("call", crawler_calls(), ids=" ".join)
@@ -83,9 +93,9 @@ def test_schedules_call_what_there_is(call: list[str]) -> None:
     context = command.make_context(name, list(args))  # raises click.UsageError where an option is not known
     assert isinstance(context, click.Context)
     if name == "index":
-        assert (CONFIG / Path(context.params["job_file"]).name).is_file()
+        assert (LOCAL.parent / Path(context.params["job_file"]).name).is_file()
     else:
-        told = read_job_file(str(CONFIG / "local.toml"))
+        told = read_job_file(str(LOCAL))
         assert context.params["catalogue"] == told["catalogue"]
 
 
@@ -98,7 +108,7 @@ def test_cron(line: re.Match[str]) -> None:
 
 
 def test_units_are_about_the_same_folders() -> None:
-    told = read_job_file(str(CONFIG / "local.toml"))
+    told = read_job_file(str(LOCAL))
     assert unit(SERVICE)["Unit"]["RequiresMountsFor"].split() == told["roots"]
     assert Path(told["catalogue"]).parent == Path("/var/lib") / unit(SERVICE)["Service"]["StateDirectory"]
 
