@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,9 @@ GOOD_BYTES = 64 * 2**20
 MERGE_FROM = 6
 """Small neighbours that are merged: every row is written again, so that it should not be done after each nightly run,
 and six files more than needed are nothing to a reader."""
+
+_READERS = 8
+"""Files that are read at once to be merged."""
 
 _HASHES = 8_000_000
 """Hashes of urls that are held at once, of eight bytes."""
@@ -166,7 +171,13 @@ def merge_small(
 
 def _merged(folder: Folder, table: str, group: list[Fragment], batch: str) -> Fragment | None:
     # No name for the rows: they are let go as soon as they are copied in order.
-    return write_fragment(folder, table, pa.concat_tables([read_fragment(folder, one) for one in group]), batch)
+    return write_fragment(folder, table, _together(folder, group), batch)
+
+
+def _together(folder: Folder, group: list[Fragment]) -> pa.Table:
+    """Read files, several at once: each is a few requests, one after the other, where the catalogue is in a bucket."""
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="merge") as pool:
+        return pa.concat_tables(pool.map(partial(read_fragment, folder), group))
 
 
 def _put(change: Change, written: Fragment | None, instead_of: Iterable[Fragment]) -> None:
