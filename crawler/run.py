@@ -39,9 +39,9 @@ FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000
 """Files of the first partition, how partitions grow, and files of all later ones: small crawls are spread over the
 workers, large ones make few tasks."""
 
-SHARES, LEAST_SHARE = 2, 250
-"""Of what is left at the end, each worker is given no more at once than such a share of what would be its own; and no
-fewer files, since a partition costs some 50 ms."""
+SHARES = 2
+"""Of what is left at the end, each worker is given no more than such a share of what would be its own at once; and no
+fewer files than `FIRST_PARTITION`, since a partition costs some 50 ms."""
 
 COMMIT_SECONDS, COMMIT_RECEIPTS = 30.0, 500
 """A commit is made when so much time passed or so many receipts came since the last: each costs some 40 ms."""
@@ -243,7 +243,7 @@ class Crawl:
             size = partition.num_rows
             if self.report.listing_ended and (width := self._executor.width()) > 1:
                 left = self.report.listed - self._given
-                size = max(LEAST_SHARE, left // (SHARES * width))
+                size = max(FIRST_PARTITION, left // (SHARES * width))
             rest = partition.num_rows - at
             size = -(-rest // -(-rest // size))  # pieces alike, no crumb among them
             yield partition.slice(at, size) if size < partition.num_rows else partition
