@@ -57,7 +57,7 @@ class TestCredentials:
     def test_right_ones(self, crawler: Run, ceph: S3Server, bucket: str, workers: int) -> None:
         who = reached(ceph.endpoint, *Ceph.users["owner"])
         ended = crawler("index", f"s3://{bucket}/", "-c", "made", "--workers", workers, *who)
-        assert (ended.code, ended.err) == (0, "")
+        assert (ended.code, ended.told) == (0, "")
         assert Catalogue("made").files.count_rows() == 1
 
     @pytest.mark.parametrize(

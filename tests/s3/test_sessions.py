@@ -82,7 +82,7 @@ def test_a_session_reads(crawler: Run, ceph: S3Server, reader: str, workers: int
         "index", f"s3://{bucket}/", "-c", "made", "--workers", workers, *flags(ceph, session(ceph, reader, 900))
     )
 
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, ended.told) == (0, "")
     assert Catalogue("made").sql("SELECT status FROM files").to_pylist() == [{"status": "ok"}]
 
 

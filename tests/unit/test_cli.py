@@ -39,6 +39,11 @@ class Ended(NamedTuple):
     err: str
 
     @property
+    def told(self) -> str:
+        """What is told of the run, leaving out where a dashboard is, which only machines with bokeh tell."""
+        return re.sub(r"^dashboard: http://127\.0\.0\.1:\d+/status\n", "", self.err, flags=re.MULTILINE)
+
+    @property
     def fault(self) -> str:
         """The one line that says what went wrong."""
         assert self.err.count("\n") == 1, self.err
