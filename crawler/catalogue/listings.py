@@ -100,16 +100,15 @@ def _all(folder: Folder) -> dict[str, Told | None]:
         found = folder.filesystem.get_file_info(FileSelector(folder.join(LISTINGS), allow_not_found=True))
         for info in found:
             if info.type == FileType.Directory:
-                told[info.base_name] = _read_about(folder, info.path)
+                told[info.base_name] = _read_about(folder, info.base_name)
     except FAULTS as error:
         raise CatalogueError(folder.url, f"cannot be read: {first_line(error)}") from None
     return dict(sorted(told.items(), key=lambda item: item[1].began if item[1] else "", reverse=True))
 
 
-def _read_about(folder: Folder, path: str) -> Told | None:
+def _read_about(folder: Folder, listing: str) -> Told | None:
     try:
-        with folder.filesystem.open_input_stream(f"{path}/{ABOUT}") as source:
-            found = json.loads(source.read())
+        found = json.loads(folder.get(f"{LISTINGS}/{listing}/{ABOUT}"))
     except (FileNotFoundError, ValueError):
         return None
     try:
@@ -119,7 +118,7 @@ def _read_about(folder: Folder, path: str) -> Told | None:
                 return None
     except (TypeError, KeyError, ValueError):
         return None  # of another release, or damaged
-    return told if told.id == path.rpartition("/")[2] else None
+    return told if told.id == listing else None
 
 
 def _delete(folder: Folder, listing: str) -> tuple[int, int]:

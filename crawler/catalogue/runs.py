@@ -111,11 +111,11 @@ def runs_of(folder: Folder, latest: int | None = None) -> list[Run]:
     except OSError as error:
         said = one_line(error.strerror or str(error), limit=300)
         raise CatalogueError(folder.url, f"cannot be read: {said}") from None
-    paths = sorted((info.path for info in found if info.path.endswith(".json")), reverse=True)  # ids begin with times
+    names = [info.base_name for info in found if info.base_name.endswith(".json")]
     runs = []
-    for path in paths[:latest]:
-        with suppress(OSError, ValueError, TypeError, KeyError), folder.filesystem.open_input_stream(path) as source:
-            runs.append(_run_of(json.loads(source.read())))
+    for name in sorted(names, reverse=True)[:latest]:  # ids begin with times
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            runs.append(_run_of(json.loads(folder.get(f"{RUNS}/{name}"))))
     return runs
 
 

@@ -44,14 +44,34 @@ class Folder:
     log_uri: str
     log_options: Callable[[], dict[str, str]] = field(default=_no_options, repr=False)
 
+    @property
+    def _local(self) -> bool:
+        return scheme_of(self.url) == "file"
+
     def join(self, relative: str) -> str:
         """Return the path of a file below the folder; ``relative`` is separated by slashes."""
         return f"{self.path}/{relative}"
 
     def make(self, relative: str = "") -> None:
         """Make the folder, or one below it. S3 has none, and would be asked for a bucket."""
-        if scheme_of(self.url) == "file":
+        if self._local:
             self.filesystem.create_dir(self.join(relative) if relative else self.path, recursive=True)
+
+    def get(self, relative: str) -> bytes:
+        """Read a small file as it was at one moment, though another run may replace it meanwhile.
+
+        Raises
+        ------
+        OSError
+            `FileNotFoundError` where there is none.
+        """
+        path = self.join(relative)
+        if self._local:
+            with self.filesystem.open_input_stream(path) as source:
+                return bytes(source.read())
+        # s3fs looks at a file before it is opened, and fails where it is another by then; this is one request, while
+        # `start` is given.
+        return bytes(self.filesystem.handler.fs.cat_file(path, start=0))
 
     def put(self, relative: str, data: bytes) -> None:
         """Write a small file, whole or not at all; one that is there is replaced.
@@ -60,8 +80,7 @@ class Folder:
         ------
         OSError
         """
-        path = self.join(relative)
-        local = scheme_of(self.url) == "file"  # S3 shows an object once it is whole
+        path, local = self.join(relative), self._local  # S3 shows an object once it is whole
         written = f"{path}.{os.getpid()}.part" if local else path
         self.make(relative.rpartition("/")[0])
         with self.filesystem.open_output_stream(written) as sink:

@@ -28,6 +28,7 @@ from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
 from crawler.stores.base import LISTING_SCHEMA
+from crawler.stores.s3_files import S3Files
 from crawler.stores.storage import open_folder
 from tests.conftest import TREE_FILES, sibling
 from tests.s3.ceph import Ceph
@@ -137,6 +138,30 @@ def test_two_runs_at_once_both_land(tmp_path: Path, tree: Path, server: S3Server
 
     assert [getattr(one, "files", one) for one in ended] == [10, 10]
     same_tables(opened(location, server), fresh(tmp_path, tree / "night0", tree / "night1"))
+
+
+def test_what_another_run_replaces_is_read(
+    tree: Path, server: S3Server, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = crawled(location, server.options, tree / "night0")
+    folder = open_folder(location, server.options)
+    bucket, _, about = folder.join(f"{kept.LISTINGS}/{first.crawl}/{kept.ABOUT}").partition("/")
+    told = server.client.get_object(Bucket=bucket, Key=about)["Body"].read()
+    replaced: list[str] = []
+    ask = S3Files._call_s3
+
+    async def replaced_after(self: S3Files, operation: str, *args: Any, **asked: Any) -> Any:
+        answer = await ask(self, operation, *args, **asked)
+        if asked.get("Key") == about:
+            replaced.append(operation)
+            server.put(bucket, about, told + b" " * len(replaced))
+        return answer
+
+    monkeypatch.setattr(S3Files, "_call_s3", replaced_after)
+    crawled(location, server.options, tree / "night1")
+
+    assert "get_object" in replaced
+    assert opened(location, server).files.count_rows() == 20
 
 
 def test_a_commit_that_was_overtaken_is_made_again(tmp_path: Path, tree: Path, server: S3Server, location: str) -> None:
