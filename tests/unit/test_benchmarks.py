@@ -49,13 +49,14 @@ def test_requests_are_counted_from_the_log() -> None:
         "GET 206 100 /b/a.fits",
         "GET 206 100 /b/a.fits",
         "GET 200 900 /b?list-type=2&prefix=",
+        "GET 501 50 /b?list-type=2&prefix=&start-after=a",
         "HEAD 404 0 /b/c.fits",
     ]
     traffic = _traffic(log)
-    assert traffic.requests == 5
-    assert traffic.kinds == {"GET": 3, "LIST": 1, "HEAD": 1}
+    assert traffic.requests == 6
+    assert traffic.kinds == {"GET": 3, "LIST": 2, "HEAD": 1}
     assert traffic.failed == {"404": 1}
-    assert traffic.body_bytes == 1200
+    assert traffic.body_bytes == 1250
 
 
 def test_sections_of_the_readme_are_replaced_by_heading(tmp_path: Path) -> None:
