@@ -1,7 +1,7 @@
-"""Where to cut a range of keys in two, knowing only where a listing of it has come to. Pure.
+"""Where to cut a range of keys in two, when only the last key listed so far is known. Pure.
 
-Keys are compared as S3 sorts them, by their bytes as UTF-8 ("ListObjectsV2", Amazon S3 API Reference), which is the
-order of Python's strings: both are that of code points.
+S3 sorts keys by their bytes as UTF-8 ("ListObjectsV2", Amazon S3 API Reference). Python compares strings by code
+points. Both orders are the same.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ _DIGITS = "0123456789"
 
 
 class Cut(NamedTuple):
-    """A place to cut.
+    """A point at which a range of keys can be cut in two.
 
     Attributes
     ----------
-    level : int
-        The position of the character that differs between what is left of the cut and what is right of it.
-    gap : int
-        How many characters that keys are known to have lie there within the range.
+    position : int
+        Index of the first character that differs between the keys left and right of the cut.
+    choices : int
+        Number of known characters at this position between the last key listed and the end of the range.
     key : str
-        The cut: keys greater than it are right of it. There need not be such an object.
+        The cut itself: greater keys are right of it, all others left. No object needs to have this key.
     """
 
-    level: int
-    gap: int
+    position: int
+    choices: int
     key: str
 
 
 class Alphabet:
-    """The characters that keys have had so far, and all digits once there was one."""
+    """The characters seen in keys so far. All ten digits are known as soon as one digit has been seen."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
         self._sorted = ""
 
-    def learn(self, keys: Iterable[str]) -> None:
-        """Take note of the characters of some keys."""
+    def add_keys(self, keys: Iterable[str]) -> None:
+        """Add the characters of some keys."""
         if new := set().union(*keys) - self._seen:
             self._seen |= new
             if new & set(_DIGITS):
@@ -47,13 +47,13 @@ class Alphabet:
             self._sorted = "".join(sorted(self._seen))
 
     def between(self, low: str, high: str | None) -> str:
-        """Return the known characters greater than ``low`` and less than ``high`` (None: any)."""
+        """Return the known characters greater than ``low`` and less than ``high``; None means no upper limit."""
         stop = len(self._sorted) if high is None else bisect_left(self._sorted, high)
         return self._sorted[bisect_right(self._sorted, low) : stop]
 
 
-def common(one: str, other: str) -> int:
-    """Return how many characters two strings begin with alike."""
+def shared_prefix_length(one: str, other: str) -> int:
+    """Return the number of leading characters that two strings share."""
     if one == other:
         return len(one)
     for position, (left, right) in enumerate(zip(one, other, strict=False)):
@@ -62,77 +62,89 @@ def common(one: str, other: str) -> int:
     return min(len(one), len(other))
 
 
-def place_to_cut(
-    at: str, stop: str | None, *, begin: int, fine: int, level: int | None, alphabet: Alphabet
+def choose_cut(
+    last_key: str,
+    stop: str | None,
+    *,
+    prefix_length: int,
+    finest: int,
+    confirmed: int | None,
+    alphabet: Alphabet,
 ) -> Cut | None:
-    """Choose where to cut the keys from ``at``, exclusive, to ``stop``, inclusive (None: to the last).
+    """Choose where to cut the keys greater than ``last_key`` and not greater than ``stop``.
 
-    Keys are numbers and dates more often than words, so that characters of the kind that is there are tried first,
-    digits before all. Where nothing is known of the range, the position is searched for by halves: a cut that turns out
-    to have nothing right of it says that the keys differ further right, one that has something, further left.
+    Keys hold numbers and dates more often than words. So a digit is replaced by a digit first, then a character by one
+    of the same kind, then by any other. Among positions of equal rank the middle one is taken, which makes the choice
+    a search by halves: a cut with no keys right of it shows that the keys differ further right; a cut with keys on both
+    sides, that they differ at this position or further left.
 
     Parameters
     ----------
-    at, stop : str
-    begin : int
-        Length of the prefix that all keys have.
-    fine : int
-        Position at which the keys of the last page differ: cuts further right than that are of less than a page.
-    level : int or None
-        Of a cut before that had something on both sides, if there was one.
+    last_key : str
+        The last key listed.
+    stop : str or None
+        The last possible key of the range; None if the range has no upper limit.
+    prefix_length : int
+        Length of the prefix that all keys share.
+    finest : int
+        Rightmost position to consider: the first one at which the keys of the last page differ. A cut further right
+        would cut off less than a page.
+    confirmed : int or None
+        Position of an earlier cut with keys on both sides, of which this range is one side; None before such a cut.
     alphabet : Alphabet
+        The characters to choose from.
 
     Returns
     -------
     Cut or None
-        Its key is greater than ``at`` and less than ``stop``; None where no place is better than another.
+        The key of the cut is greater than ``last_key`` and less than ``stop``. None if no character fits anywhere.
     """
-    start = begin if stop is None else max(begin, common(at, stop))
+    start = prefix_length if stop is None else max(prefix_length, shared_prefix_length(last_key, stop))
     above: dict[int, str] = {}
-    for position in range(start, min(fine + 1, len(at))):
+    for position in range(start, min(finest + 1, len(last_key))):
         high = stop[position] if stop is not None and position == start and position < len(stop) else None
-        above[position] = alphabet.between(at[position], high)
-    for levels in _preferred(at, above, level):
-        if levels:
-            positions = list(levels)
+        above[position] = alphabet.between(last_key[position], high)
+    for candidates in _by_preference(last_key, above, confirmed):
+        if candidates:
+            positions = list(candidates)
             chosen = positions[(len(positions) - 1) // 2]
-            chars = levels[chosen]
-            return Cut(chosen, len(chars), at[:chosen] + chars[(len(chars) - 1) // 2])
+            characters = candidates[chosen]
+            return Cut(chosen, len(characters), last_key[:chosen] + characters[(len(characters) - 1) // 2])
     return None
 
 
-def _preferred(at: str, above: dict[int, str], level: int | None) -> Iterator[dict[int, str]]:
-    """Yield positions with the characters to cut at, those to be tried first before others."""
+def _by_preference(last_key: str, above: dict[int, str], confirmed: int | None) -> Iterator[dict[int, str]]:
+    """Yield groups of positions, each with its possible characters; the most promising group comes first."""
 
-    def of(positions: Iterable[int], fits: Callable[[str, str], bool]) -> dict[int, str]:
-        kept = {one: "".join(char for char in above[one] if fits(at[one], char)) for one in positions}
-        return {one: chars for one, chars in kept.items() if chars}
+    def select(positions: Iterable[int], fits: Callable[[str, str], bool]) -> dict[int, str]:
+        kept = {one: "".join(char for char in above[one] if fits(last_key[one], char)) for one in positions}
+        return {one: characters for one, characters in kept.items() if characters}
 
-    left = [one for one in above if level is not None and one < level]
-    right = [one for one in above if level is None or one > level]
-    here = [one for one in above if one == level]
-    yield of(left, _both_digits)
-    yield of(left, _same_kind)
-    yield of(here, _same_kind)
-    yield of(here, _any)
-    for fits in (_both_digits, _same_kind, _any):
-        found = of(right, fits)
-        # Levels right of one at which keys differ are taken in turn.
-        yield found if level is None else dict(list(found.items())[:1])
-    yield of(left, _any)
+    left = [one for one in above if confirmed is not None and one < confirmed]
+    right = [one for one in above if confirmed is None or one > confirmed]
+    same = [one for one in above if one == confirmed]
+    yield select(left, _are_digits)
+    yield select(left, _are_same_kind)
+    yield select(same, _are_same_kind)
+    yield select(same, _are_any)
+    for fits in (_are_digits, _are_same_kind, _are_any):
+        group = select(right, fits)
+        # Right of a confirmed cut, positions are tried one by one and not by halves.
+        yield group if confirmed is None else dict(list(group.items())[:1])
+    yield select(left, _are_any)
 
 
-def _both_digits(one: str, other: str) -> bool:
+def _are_digits(one: str, other: str) -> bool:
     return one in _DIGITS and other in _DIGITS
 
 
-def _same_kind(one: str, other: str) -> bool:
+def _are_same_kind(one: str, other: str) -> bool:
     return _kind(one) == _kind(other)
+
+
+def _are_any(_one: str, _other: str) -> bool:
+    return True
 
 
 def _kind(char: str) -> int:
     return 0 if char in _DIGITS else 1 if char.islower() else 2 if char.isupper() else 3 if char.isascii() else 4
-
-
-def _any(_one: str, _other: str) -> bool:
-    return True

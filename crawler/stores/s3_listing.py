@@ -1,8 +1,19 @@
-"""A prefix of S3 listed by many requests at once, each object once: ranges of keys, cut in two while they are walked.
+"""List a prefix of S3 with many requests at once, and each object once: ranges of keys, cut in two while walked.
 
-A range begins after one key and ends with another. Who has nothing to do takes the right part of a range that somebody
-else walks, wherever that may be: what keys are like is only guessed (`crawler.stores.key_space`), and a wrong guess
-costs one request. So folders and flat prefixes are all the same. Knows pages, and not how they are asked for.
+A lister (a thread) that has no range of keys cuts a range that another lister walks, and walks the right part. Where to
+cut is a guess; a wrong guess costs one request. Folders have no meaning here: flat prefixes are listed as fast as
+folders. `crawler.stores.key_ranges` has the states of a range. The listing itself has these (`ListingState`)::
+
+    PROBING ---- a cut has keys on both sides ----> DIVIDED
+       |                                               |
+       | keys out of order, or start-after             | keys out of order, or start-after
+       | ignored or refused                            | ignored or refused
+       v                                               v
+    BY_TOKEN                                       REPEATING
+
+    PROBING, DIVIDED, BY_TOKEN --- a lister fails, or the caller closes the iterator ---> STOPPED
+
+The module handles pages; `Fetch` requests them.
 """
 
 from __future__ import annotations
@@ -10,191 +21,172 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from crawler.errors import StoreError
 from crawler.stores.failures import failed
-from crawler.stores.key_space import Alphabet, Cut, common, place_to_cut
+from crawler.stores.key_ranges import KeyRange, RangeState, find_cut
+from crawler.stores.key_space import Alphabet, shared_prefix_length
 from crawler.stores.s3_pages import Page
 
 LISTERS = 16
-"""Pages that are asked for at once, at most."""
+"""Maximum number of pages requested at once."""
 
 RUN_PAGES = 10
-"""Pages that are yielded together, at most, once a listing is under way."""
+"""Maximum number of pages in a run of keys. The first runs are shorter, so that work can start early."""
 
+_FIRST_RUN_PAGES = 2
 _RUN_BYTES = 4 << 20
-_READY = 8  # runs that wait to be taken, at most
-_BETWEEN_CUTS = 1  # pages that a range is walked before it is cut, and cut again: there is more than that of it
-_LONGEST_KEY = 1024  # bytes ("Naming Amazon S3 objects", Amazon S3 User Guide)
+"""Size, in bytes, at which a run is complete even with fewer pages."""
+
+_QUEUED_RUNS = 8
+"""Maximum number of runs that wait for the caller. Listers pause while the queue is full."""
 
 Fetch = Callable[[str | None, str | None], Page]
-"""Asks for one page: of keys greater than the first argument or, where the second is a token, of those next to it."""
+"""Requests one page: of keys greater than the first argument, or of the second argument, a continuation token."""
 
 
 def cuts_allowed(pages: int) -> int:
-    """Return how many cuts a listing may have made: each costs a request at most, and a small listing none."""
+    """Return how many cuts a listing of ``pages`` pages may make. A cut costs at most one request."""
     return min(max(0, pages - 3) // 3, 32 + pages // 20)
 
 
 def list_by_token(url: str, fetch: Fetch) -> Iterator[pa.RecordBatch]:
-    """Yield what is below ``url``, page after page, in the order of the store.
+    """Yield the objects below ``url``, page after page, in the order of the store.
 
     Raises
     ------
     StoreError
-        From ``fetch``; or a page names no next one.
+        From ``fetch``; or the store announces a next page without a new token.
     """
     token = None
     while True:
         page = fetch(None, token)
         if page.batch.num_rows:
             yield page.batch
-        _check_next(url, page, token)
+        _check_next_token(url, page, token)
         if page.token is None:
             return
         token = page.token
 
 
-def _check_next(url: str, page: Page, token: str | None) -> None:
+def _check_next_token(url: str, page: Page, token: str | None) -> None:
     if page.broken_off or (token is not None and page.token == token):
-        raise failed(url, "listing broke off: the store names no next page")
+        said = "listing is incomplete: the store announced more keys, but sent no new continuation token"
+        raise failed(url, f"{said}; report this to the operator of the store")
 
 
 def list_by_ranges(
     url: str, root: str, prefix: str, fetch: Fetch, give_up: Callable[[], None]
 ) -> Iterator[pa.RecordBatch]:
-    """Yield what is below ``url`` as runs of consecutive keys, in no order, by up to `LISTERS` requests at once.
+    """Yield the objects below ``url`` as runs of consecutive keys, with up to `LISTERS` requests at once.
 
-    The first page is yielded by itself, and nothing else is asked for before more is wanted. Of n keys, in pages of
-    1,000, at most n / 1,000 + 1 + ``cuts_allowed(pages)`` pages are asked for. Where the store turns out not to sort
-    by bytes, or not to begin where it is asked to, or to refuse that, the listing goes on by tokens.
+    The runs come in no particular order. The first page is a run of its own; no other page is requested before the
+    caller asks for the second run. For n keys in pages of 1,000, at most n / 1,000 + 1 + ``cuts_allowed(pages)`` pages
+    are requested. If the store does not sort keys by their bytes, or ignores or refuses ``start-after``, the listing
+    continues by continuation tokens.
 
     Parameters
     ----------
     url : str
-        For messages.
+        Names the listing in error messages.
     root : str
-        What keys have before them in URLs: ``s3://BUCKET/``.
+        The part of each URL before the key: ``s3://BUCKET/``.
     prefix : str
-        Of all keys.
+        The prefix that all keys share.
     fetch : Fetch
         Called from many threads.
     give_up : callable
-        Makes calls of ``fetch`` that are under way fail, and all later ones. Called when the iterator ends, whatever
-        ends it; its threads have ended then, too.
+        Must let every call of ``fetch``, in flight or later, fail. Called when the iterator ends for whatever reason;
+        all threads have ended when the iterator has ended.
 
     Raises
     ------
     StoreError
-        From ``fetch``; or a page names no next one.
+        From ``fetch``; or the store announces a next page without a new token.
     """
     page = fetch(None, None)
     if page.batch.num_rows:
         yield page.batch
-    _check_next(url, page, None)
+    _check_next_token(url, page, None)
     if page.token is None:
         return
     listing = _Listing(url, root, prefix, fetch, page)
     try:
         yield from listing.runs()
     finally:
-        listing.end(give_up)
+        listing.stop(give_up)
 
 
-class _OverError(Exception):
-    """The listing has ended: who still walks a range need not go on."""
+class ListingState(Enum):
+    """State of a listing; the module's docstring shows the transitions."""
+
+    PROBING = auto()
+    """One range has all keys listed so far. Cuts are tried; none has been confirmed."""
+
+    DIVIDED = auto()
+    """Several ranges have keys."""
+
+    BY_TOKEN = auto()
+    """The only range is walked to its end by continuation tokens. Cuts are not possible at this store."""
+
+    REPEATING = auto()
+    """Listers stop. The caller's thread lists all keys again by tokens, and drops those that were yielded."""
+
+    STOPPED = auto()
+    """Listers stop."""
+
+    @property
+    def active(self) -> bool:
+        """Whether listers continue."""
+        return self not in {ListingState.REPEATING, ListingState.STOPPED}
 
 
-@dataclass(slots=True, eq=False)
-class _Range:
-    """Keys that one lister walks, in the order of their bytes.
-
-    Attributes
-    ----------
-    after, stop : str or None
-        Keys are greater than the one, and not greater than the other; None for no bound.
-    left : _Range or None
-        What it was cut from, until its own first page is there: only then that stops at the cut.
-    right : _Range or None
-        What was cut from it, until then.
-    place : Cut or None
-        Where it was cut from ``left``.
-    level : int or None
-        Of a cut that had keys on both sides, this range being one of them.
-    at : str
-        The last key that was listed.
-    fine : int
-        Position at which the keys of the last page differ.
-    token : str or None
-        Of the next page.
-    walked : int
-        Pages since it began or was cut.
-    ended : bool
-    run : list of RecordBatch
-        Pages that were not yielded yet.
-    yielded : list of str
-        First and last URL that were.
-    """
-
-    after: str | None = None
-    stop: str | None = None
-    left: _Range | None = None
-    right: _Range | None = None
-    place: Cut | None = None
-    level: int | None = None
-    at: str = ""
-    fine: int = 0
-    token: str | None = None
-    walked: int = 0
-    ended: bool = False
-    run: list[pa.RecordBatch] = field(default_factory=list)
-    yielded: list[str] = field(default_factory=list)
+class _StoppedError(Exception):
+    """The listing needs no more pages from its listers."""
 
 
 class _Listing:
-    """What the listers of one listing share, under one lock, which is not held while a page is asked for."""
+    """The data that all listers of a listing share. One lock guards it; no lister holds the lock during a request."""
 
     def __init__(self, url: str, root: str, prefix: str, fetch: Fetch, first: Page) -> None:
         self._url, self._root, self._prefix, self._fetch = url, root, prefix, fetch
         self._changed = threading.Condition()
+        self._state = ListingState.PROBING
+        self._error: BaseException | None = None
         self._alphabet = Alphabet()
         self._threads: list[threading.Thread] = []
         self._idle = 0
-        self._ready: deque[pa.RecordBatch] = deque()
-        self._run_pages = 2
+        self._queue: deque[pa.RecordBatch] = deque()
+        self._run_pages = _FIRST_RUN_PAGES
         self._pages = 0
         self._cuts = 0
-        self._sorts = True  # the store does, by bytes, and begins where it is asked to, for all that is known
-        self._divided = False  # there are several ranges, and keys in them
-        self._over = False
-        self._error: BaseException | None = None
-        whole = _Range()
-        self._ranges = [whole]
-        self._yielded = [whole.yielded]
-        self._take(whole, first)
-        if whole.run:  # the caller yields it
-            whole.run.clear()
-            whole.yielded[:] = _ends(first.batch)
+        whole = KeyRange()
+        self._ranges = [whole]  # those whose listers are at work, or have yet to take them up
+        self._yielded = [whole.yielded]  # of all ranges
+        self._add_page(whole, first)
+        if whole.pages:  # `list_by_ranges` has yielded this page
+            whole.pages.clear()
+            whole.yielded[:] = _first_and_last(first.batch)
 
     def runs(self) -> Iterator[pa.RecordBatch]:
         """Yield the keys after the first page."""
         with self._changed:
-            self._start(self._ranges[0])
+            self._start_lister(self._ranges[0])
         while (run := self._next_run()) is not None:
             yield run
         if self._error is not None:
             raise self._error
-        if self._divided and not self._sorts:
-            yield from self._rest()
+        if self._state is ListingState.REPEATING:
+            yield from self._list_again()
 
-    def end(self, give_up: Callable[[], None]) -> None:
-        """Leave no thread and no request behind."""
+    def stop(self, give_up: Callable[[], None]) -> None:
+        """End all threads and all requests."""
         with self._changed:
-            self._over = True
+            self._state = ListingState.STOPPED
             self._changed.notify_all()
         give_up()
         for thread in self._threads:
@@ -202,57 +194,62 @@ class _Listing:
 
     def _next_run(self) -> pa.RecordBatch | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._over or not self._ranges)
+            self._changed.wait_for(lambda: self._queue or not self._state.active or not self._ranges)
             self._changed.notify_all()
-            return self._ready.popleft() if self._ready else None
+            return self._queue.popleft() if self._queue else None
 
-    def _rest(self) -> Iterator[pa.RecordBatch]:
-        """List all again by token, without what was yielded: that is runs that follow each other in the store's order.
+    def _list_again(self) -> Iterator[pa.RecordBatch]:
+        """List all keys again by token, without the keys that were yielded.
+
+        Each range yielded keys that follow each other in the order of the store. So two keys, the first and the last
+        one, are enough to recognise them.
 
         Raises
         ------
         StoreError
-            A run does not begin, or end, where it did.
+            The first or the last key of a range is missing now.
         """
-        ends = dict(one for one in self._yielded if one)
-        end = None
+        last_of = dict(span for span in self._yielded if span)
+        last = None
         for batch in list_by_token(self._url, self._fetch):
-            fresh = []
+            new = []
             for url in batch["url"].to_pylist():
-                end = end or ends.pop(url, None)
-                fresh.append(end is None)
-                if url == end:
-                    end = None
-            if any(fresh):
-                yield batch.filter(pa.array(fresh))
-        if ends or end:
-            raise failed(self._url, "listing broke off: the store sorts keys in no known order, and they changed")
+                last = last or last_of.pop(url, None)
+                new.append(last is None)
+                if url == last:
+                    last = None
+            if any(new):
+                yield batch.filter(pa.array(new))
+        if last_of or last:
+            said = "listing is incomplete: the store does not sort keys by their bytes, and objects changed meanwhile"
+            raise failed(self._url, f"{said}; list again while nothing writes to the bucket")
 
-    # What follows runs on the threads of the listers.
+    # The methods below run in the threads of the listers.
 
-    def _start(self, one: _Range | None) -> None:
-        thread = threading.Thread(target=self._list, args=(one,), name="lister", daemon=True)
+    def _start_lister(self, one: KeyRange | None) -> None:
+        thread = threading.Thread(target=self._run_lister, args=(one,), name="lister", daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _list(self, one: _Range | None) -> None:
+    def _run_lister(self, one: KeyRange | None) -> None:
+        """Walk a range, and then right parts of other ranges until all keys are listed."""
         try:
-            while one is not None or (one := self._next_range()) is not None:
+            while one is not None or (one := self._wait_for_range()) is not None:
                 self._walk(one)
                 one = None
-        except _OverError:
+        except _StoppedError:
             pass
-        except BaseException as error:  # raised where the next run would have come
+        except BaseException as error:  # `runs` raises it
             with self._changed:
-                if not self._over:
-                    self._error, self._over = error, True
+                if self._state.active:
+                    self._state, self._error = ListingState.STOPPED, error
                 self._changed.notify_all()
 
-    def _next_range(self) -> _Range | None:
-        """Wait until a range can be cut; return its right part, or None where all has been walked."""
+    def _wait_for_range(self) -> KeyRange | None:
+        """Wait until a range can be cut. Return its right part, or None at the end of the listing."""
         with self._changed:
-            while self._ranges and not self._over:
-                if (one := self._cut()) is not None:
+            while self._ranges and self._state.active:
+                if (one := self._cut_range()) is not None:
                     return one
                 self._idle += 1
                 self._changed.wait()
@@ -260,138 +257,141 @@ class _Listing:
             return None
 
     def _may_cut(self) -> bool:
-        return self._sorts and not self._over and self._cuts < cuts_allowed(self._pages)
+        return self._state in {ListingState.PROBING, ListingState.DIVIDED} and self._cuts < cuts_allowed(self._pages)
 
-    def _cut(self) -> _Range | None:
-        """Cut the range of which there seems to be most: the one that is cut furthest left."""
-        best: tuple[tuple[int, int], _Range, Cut] | None = None
-        for one in self._ranges if self._may_cut() else ():
-            if one.ended or one.left or one.right or one.walked < _BETWEEN_CUTS:
-                continue
-            place = place_to_cut(
-                one.at,
-                one.stop,
-                begin=len(self._prefix),
-                fine=one.fine,
-                level=one.level,
-                alphabet=self._alphabet,
-            )
-            if place is None or len(place.key.encode()) > _LONGEST_KEY or not place.key.isprintable():
-                continue  # answers repeat it in XML, which holds no control characters: Ceph says 500
-            order = (place.level, -place.gap)
-            if best is None or order < best[0]:
-                best = order, one, place
-        if best is None:
+    def _cut_range(self) -> KeyRange | None:
+        """Cut a range if one can be cut, and return its right part."""
+        found = find_cut(self._ranges, len(self._prefix), self._alphabet) if self._may_cut() else None
+        if found is None:
             return None
-        _, one, place = best
-        right = _Range(after=place.key, stop=one.stop, left=one, place=place, level=one.level)
-        one.right, one.walked = right, 0
+        one, cut = found
+        right = one.cut_off(cut)
         self._cuts += 1
         self._ranges.append(right)
         self._yielded.append(right.yielded)
         return right
 
-    def _walk(self, one: _Range) -> None:
-        while not one.ended:
-            token = one.token
-            page: Page | None
-            try:
-                page = self._fetch(None if token else one.after, token)
-            except StoreError as error:
-                # Some stores answer 400 or 501 to start-after. Whoever may not list, or is not answered, is told so.
-                if token or one.after is None or type(error) is not StoreError:
-                    raise
-                page = None
-            else:
-                _check_next(self._url, page, token)
+    def _walk(self, one: KeyRange) -> None:
+        """Request the pages of a range until it is finished."""
+        while not one.finished:
+            page = self._fetch_next(one)
             with self._changed:
-                if self._over:
-                    raise _OverError
+                if not self._state.active:
+                    raise _StoppedError
                 if page is None:
-                    self._go_on_by_token(one)
+                    self._use_tokens_only()
                 else:
-                    self._take(one, page)
-                if one.ended or len(one.run) >= self._run_pages or sum(held.nbytes for held in one.run) > _RUN_BYTES:
-                    self._give(one)
-                if one.ended:
+                    self._add_page(one, page)
+                if (
+                    one.finished
+                    or len(one.pages) >= self._run_pages
+                    or sum(held.nbytes for held in one.pages) > _RUN_BYTES
+                ):
+                    self._queue_run(one)
+                if one.finished:
                     self._ranges.remove(one)
                 self._changed.notify_all()
 
-    def _take(self, one: _Range, page: Page) -> None:
-        """Keep what of a page is of the range, and see whether that ends."""
+    def _fetch_next(self, one: KeyRange) -> Page | None:
+        """Return the next page of a range; None if the store refuses to start after a key."""
+        token = one.token
+        try:
+            page = self._fetch(None if token else one.after, token)
+        except StoreError as error:
+            # Some stores answer 400 or 501 to start-after. The subclasses of StoreError have other causes.
+            if token or one.after is None or type(error) is not StoreError:
+                raise
+            return None
+        _check_next_token(self._url, page, token)
+        return page
+
+    def _add_page(self, one: KeyRange, page: Page) -> None:
+        """Add the keys of a page to a range, and change the states that follow from the page."""
         self._pages += 1
-        if one.ended:  # it was joined again to what it was cut from
+        if one.finished:  # another lister undid the cut while this page was in flight
             return
-        batch, one.token, one.ended = page.batch, page.token, page.token is None
-        if not batch.num_rows:
-            if one.ended:
-                self._decide(one, found=False)
-            return
-        first, last = (url.removeprefix(self._root) for url in _ends(batch))
-        if not self._in_order(one, batch, first):
-            self._go_on_by_token(one)
+        one.token = page.token
+        last_page = page.token is None
+        if not page.batch.num_rows:
+            if last_page:
+                self._settle(one, has_keys=False)
+        elif self._in_order(one, page.batch):
+            last_page = self._add_keys(one, page.batch) or last_page
+        else:
+            self._use_tokens_only()
             if one.after is None:
-                one.run.append(batch)
-            return
-        self._decide(one, found=one.stop is None or first <= one.stop)
-        self._wait_while(lambda: one.right is not None and last > str(one.right.after))
+                one.pages.append(page.batch)
+        if last_page:
+            one.finish()
+
+    def _add_keys(self, one: KeyRange, batch: pa.RecordBatch) -> bool:
+        """Add sorted keys to a range, up to its end. Return whether some keys lie beyond that end."""
+        first, last = (url.removeprefix(self._root) for url in _first_and_last(batch))
+        self._settle(one, has_keys=one.stop is None or first <= one.stop)
+        self._wait_while(lambda: one.cut is not None and last > one.cut.key)
+        inside, passed = batch, False
         if one.stop is not None and last > one.stop:
-            one.ended = True
-            batch = batch.slice(0, pc.sum(pc.less_equal(batch["url"], self._root + one.stop)).as_py())
-        if batch.num_rows:
-            one.run.append(batch)
-        one.at, one.fine = last, common(first, last)
-        one.walked += 1
-        self._alphabet.learn(url.removeprefix(self._root) for url in page.batch["url"][::100].to_pylist())
-        if not self._idle and len(self._threads) < LISTERS and self._threads and self._may_cut():
-            self._start(None)
+            inside = batch.slice(0, pc.sum(pc.less_equal(batch["url"], self._root + one.stop)).as_py())
+            passed = True
+        if inside.num_rows:
+            one.pages.append(inside)
+        one.last_key, one.finest = last, shared_prefix_length(first, last)
+        one.pages_since_cut += 1
+        self._alphabet.add_keys(url.removeprefix(self._root) for url in batch["url"][::100].to_pylist())
+        if not self._idle and 0 < len(self._threads) < LISTERS and self._may_cut():
+            self._start_lister(None)
+        return passed
 
-    def _in_order(self, one: _Range, batch: pa.RecordBatch, first: str) -> bool:
-        """Tell whether the keys of a page are greater than those before, and sorted by their bytes."""
+    def _in_order(self, one: KeyRange, batch: pa.RecordBatch) -> bool:
+        """Return whether the keys of a page are sorted by their bytes and greater than all keys before."""
         urls = batch["url"]
-        before = one.at or one.after
-        return (before is None or first > before) and pc.all(pc.less(urls[:-1], urls[1:])).as_py() is not False
+        before = one.last_key or one.after
+        if before is not None and urls[0].as_py() <= self._root + before:
+            return False
+        return pc.all(pc.less(urls[:-1], urls[1:])).as_py() is not False
 
-    def _decide(self, one: _Range, *, found: bool) -> None:
-        """Have what a range was cut from end at the cut, now that it is known what is right of it."""
-        if one.left is None or one.place is None:
+    def _settle(self, one: KeyRange, *, has_keys: bool) -> None:
+        """Confirm or reject the cut that made a range. PROBING -> DIVIDED if the range has keys."""
+        if one.state is not RangeState.TENTATIVE:
             return
-        one.left.stop, one.left.right = one.after, None
-        if found:
-            self._divided = True
-            one.level = one.left.level = one.place.level
-        one.left = None
+        if has_keys:
+            one.confirm()
+            self._state = ListingState.DIVIDED
+        else:
+            one.reject()
 
-    def _go_on_by_token(self, one: _Range) -> None:
-        """Cut no more, and take back the last cut; where others were made before, begin again."""
-        self._sorts = False
-        if self._divided:
-            self._over = True
+    def _use_tokens_only(self) -> None:
+        """Cut no more. PROBING -> BY_TOKEN: the tentative range is dropped. DIVIDED -> REPEATING."""
+        if self._state is ListingState.DIVIDED:
+            self._state = ListingState.REPEATING
             self._changed.notify_all()
-            raise _OverError
-        for other in self._ranges:
-            if other.after is not None:
-                other.ended = True
-            other.left = other.right = other.stop = None
+            raise _StoppedError
+        self._state = ListingState.BY_TOKEN
+        for one in self._ranges:
+            if one.after is None:
+                one.remove_limit()
+            else:
+                one.finish()
 
-    def _give(self, one: _Range) -> None:
-        """Have the pages of a range yielded, as soon as not too many wait for that."""
-        if not one.run:
+    def _queue_run(self, one: KeyRange) -> None:
+        """Put the pages of a range into the queue as one run; wait while the queue is full."""
+        if not one.pages:
             return
-        self._wait_while(lambda: len(self._ready) >= _READY)
-        run = pa.concat_batches(one.run)
-        one.run.clear()
+        self._wait_while(lambda: len(self._queue) >= _QUEUED_RUNS)
+        run = pa.concat_batches(one.pages)
+        one.pages.clear()
         self._run_pages = min(RUN_PAGES, 2 * self._run_pages)
-        one.yielded[:] = [one.yielded[0] if one.yielded else _ends(run)[0], _ends(run)[1]]
-        self._ready.append(run)
+        first, last = _first_and_last(run)
+        one.yielded[:] = [one.yielded[0] if one.yielded else first, last]
+        self._queue.append(run)
 
     def _wait_while(self, busy: Callable[[], bool]) -> None:
-        self._changed.wait_for(lambda: self._over or not busy())
-        if self._over:
-            raise _OverError
+        self._changed.wait_for(lambda: not self._state.active or not busy())
+        if not self._state.active:
+            raise _StoppedError
 
 
-def _ends(batch: pa.RecordBatch) -> list[str]:
-    """Return the first and the last URL."""
+def _first_and_last(batch: pa.RecordBatch) -> list[str]:
+    """Return the first and the last URL of a batch."""
     urls = batch["url"]
     return [urls[0].as_py(), urls[-1].as_py()]

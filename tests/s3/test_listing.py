@@ -1,4 +1,4 @@
-"""Prefixes listed by many requests at once: every key once, whatever keys and store are like, at little cost."""
+"""Listing a prefix with many requests at once: each key exactly once, for any keys and any store, at little cost."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
 
 import pyarrow as pa
 import pytest
+from aiobotocore.hooks import AioHierarchicalEmitter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from crawler.stores import s3_listing as listing
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.stores.failures import failed
 from crawler.stores.s3_listing import cuts_allowed, list_by_ranges
-from crawler.stores.s3_pages import EVENT, Page, take_contents
+from crawler.stores.s3_pages import Page
 from tests.s3.conftest import S3Server
 from tests.s3.proxy import Proxy
 from tests.s3.test_keys import KEYS, NOT_ON_MOTO
@@ -29,26 +30,27 @@ from tests.servers import Answer, Handler, Request, Server
 
 
 class Keys:
-    """A store of keys as `list_by_ranges` asks it for pages.
+    """A store of keys. `fetch` answers requests for pages, as `list_by_ranges` makes them.
 
     Attributes
     ----------
     order : callable or None
-        What the store sorts by, if not by the keys.
-    start : {"taken", "ignored", "refused"}
-        What comes of asking to begin after a key: it may begin at the begin all the same, or call that a wrong request.
+        Sort key of the store; None for the order of the bytes.
+    start : {"used", "ignored", "refused"}
+        What the store does with a request to start after a key. "ignored" starts at the first key, "refused" is an
+        error.
     requests : int
-    most : int
-        Under way at once.
+        Number of requests so far.
+    in_flight : int
+        Number of requests that are being answered.
     """
 
     def __init__(
-        self, keys: Iterable[str], size: int = 1_000, order: Callable[[str], Any] | None = None, start: str = "taken"
+        self, keys: Iterable[str], size: int = 1_000, order: Callable[[str], Any] | None = None, start: str = "used"
     ) -> None:
         self.keys = sorted(keys, key=order)
         self.size, self.order, self.start = size, order, start
-        self.requests = self.under_way = self.most = 0
-        self.together: threading.Barrier | None = None
+        self.requests = self.in_flight = 0
         self._lock = threading.Lock()
         self._given_up = False
 
@@ -56,19 +58,19 @@ class Keys:
         assert not self._given_up
         with self._lock:
             self.requests += 1
-            self.under_way += 1
-            self.most = max(self.most, self.under_way)
+            self.in_flight += 1
         if after is not None and self.start == "refused":
             raise failed("s3://b/", "HTTP 501 Not Implemented")
-        page = self._page(after, token)
+        page = self.page(after, token)
         with self._lock:
-            self.under_way -= 1
+            self.in_flight -= 1
         return page
 
-    def _page(self, after: str | None, token: str | None) -> Page:
+    def page(self, after: str | None, token: str | None) -> Page:
+        """Return the page that a request is answered with."""
         assert after is None or token is None
         begin = int(token or 0)
-        if after is not None and self.start == "taken":
+        if after is not None and self.start == "used":
             if self.order is None:
                 begin = bisect_right(self.keys, after)
             else:
@@ -76,12 +78,46 @@ class Keys:
         end = begin + self.size
         return Page(batch(self.keys[begin:end]), str(end) if end < len(self.keys) else None)
 
-    def listed(self, prefix: str = "") -> list[list[str]]:
+    def list_runs(self, prefix: str = "") -> list[list[str]]:
+        """List the keys, and return them run by run."""
         runs = list_by_ranges("s3://b/", "s3://b/", prefix, self.fetch, self.give_up)
         return [[url.removeprefix("s3://b/") for url in run["url"].to_pylist()] for run in runs]
 
     def give_up(self) -> None:
         self._given_up = True
+
+
+class DisorderedKeys(Keys):
+    """A store whose last keys come in reverse order, which listers find out when several ranges have keys.
+
+    Attributes
+    ----------
+    lists : int
+        Number of requests for the first page of all.
+    deleted_before_second_list : str or None
+    """
+
+    def __init__(self) -> None:
+        super().__init__([f"{25 * number:04}" for number in range(400)], 5)
+        self.keys = self.keys[:380] + self.keys[:379:-1]
+        self.lists = 0
+        self.deleted_before_second_list: str | None = None
+        self._divided = threading.Event()
+        self._right_parts: set[int] = set()
+
+    def page(self, after: str | None, token: str | None) -> Page:
+        me = threading.get_ident()
+        if after is not None:
+            self._right_parts.add(me)
+        elif token is None:
+            self.lists += 1
+            if self.lists == 2 and self.deleted_before_second_list:
+                self.keys.remove(self.deleted_before_second_list)
+        elif me in self._right_parts:  # a lister that has added a page which begins after a cut
+            self._divided.set()
+        elif int(token) > self.size and not self._divided.wait(30):
+            raise AssertionError("no cut was confirmed")
+        return super().page(after, token)
 
 
 def batch(keys: list[str]) -> pa.RecordBatch:
@@ -90,7 +126,7 @@ def batch(keys: list[str]) -> pa.RecordBatch:
 
 
 NO_TOKENS_OF_CEPH = {"a/./b.fits", "bell\x07.fits"}
-"""It answers 500 where a page of three ends with one, however it is asked to go on."""
+"""Ceph answers 500 to any request for the page after one of these keys."""
 
 ODD = st.sampled_from("ab019/_.-zZ %+\t\0\x7fé\uffff🔭\U0010ffff")
 ORDERS: dict[str, Callable[[str], Any] | None] = {
@@ -102,76 +138,84 @@ ORDERS: dict[str, Callable[[str], Any] | None] = {
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have ranges cut as often as they can be."""
+    """Allow as many cuts as there are pages."""
     monkeypatch.setattr(listing, "cuts_allowed", lambda pages: pages)
 
 
 class TestEachKeyOnce:
-    @pytest.mark.parametrize("start", ["taken", "ignored", "refused"])
+    @pytest.mark.parametrize("start", ["used", "ignored", "refused"])
     @pytest.mark.parametrize("order", ORDERS)
-    def test_whatever_keys_and_order_are(self, eager: None, order: str, start: str) -> None:
-        cut = 0
+    def test_any_keys_in_any_order_are_listed_once(self, eager: None, order: str, start: str) -> None:
+        examples_with_cuts = 0
 
         @settings(max_examples=60, deadline=None, derandomize=True, database=None)
         @given(st.sets(st.text(ODD, min_size=1, max_size=6), max_size=100), st.integers(1, 4))
         def check(keys: set[str], size: int) -> None:
-            nonlocal cut
+            nonlocal examples_with_cuts
             store = Keys(keys, size, ORDERS[order], start)
-            found = [key for run in store.listed() for key in run]
+            found = [key for run in store.list_runs() for key in run]
             assert sorted(found) == sorted(keys)
             assert threading.active_count() == threads
-            cut += store.requests > -(-len(keys) // size)
+            examples_with_cuts += store.requests > -(-len(keys) // size)
 
         threads = threading.active_count()
         check()
-        assert cut  # else nothing was tried
+        assert examples_with_cuts  # otherwise the test has tried nothing
 
-    def test_order_found_wrong_after_cuts(self, eager: None) -> None:
-        """The last keys come in another order than all before: what was listed by then is not listed again."""
-        keys = [f"{number:04}" for number in range(400)]
-        store = Keys(keys, 5)
-        store.keys = keys[:380] + keys[:379:-1]
-        found = [key for run in store.listed() for key in run]
-        assert sorted(found) == keys
+    def test_disorder_after_cuts_repeats_no_key(self, eager: None) -> None:
+        store = DisorderedKeys()
+        found = [key for run in store.list_runs() for key in run]
+        assert store.lists == 2
+        assert sorted(found) == sorted(store.keys)
 
-    def test_pages_without_keys(self, eager: None) -> None:
+    def test_disorder_and_a_deleted_key_are_an_error(self, eager: None) -> None:
+        store = DisorderedKeys()
+        store.deleted_before_second_list = store.keys[0]
+        with pytest.raises(StoreError, match="objects changed meanwhile; list again"):
+            store.list_runs()
+        assert store.lists == 2
+
+    def test_pages_without_keys_end_no_range(self, eager: None) -> None:
         store = Keys([f"{number:03}" for number in range(200)], 2)
-        whole = store.fetch
 
-        def with_holes(after: str | None, token: str | None) -> Page:
-            """Answer the first time with no keys, and a token that leads to them."""
-            if token and token.startswith("again"):
-                told, _, rest = token.removeprefix("again ").partition(" ")
-                return whole(rest if told == "after" else None, rest if told == "token" else None)
-            same = f"after {after}" if after else f"token {token or 0}"
-            return Page(batch([]), f"again {same}")
+        def with_empty_pages(after: str | None, token: str | None) -> Page:
+            """Answer each request with an empty page first; its token leads to the keys."""
+            if token and token.startswith("retry"):
+                kind, _, value = token.removeprefix("retry ").partition(" ")
+                return store.fetch(value if kind == "after" else None, value if kind == "token" else None)
+            wanted = f"after {after}" if after else f"token {token or 0}"
+            return Page(batch([]), f"retry {wanted}")
 
-        runs = list_by_ranges("s3://b/", "s3://b/", "", with_holes, store.give_up)
+        runs = list_by_ranges("s3://b/", "s3://b/", "", with_empty_pages, store.give_up)
         found = [url for run in runs for url in run["url"].to_pylist()]
         assert sorted(found) == [f"s3://b/{key}" for key in store.keys]
 
-    def test_odd_keys_of_real_servers(self, server: S3Server, eager: None) -> None:
+    def test_odd_keys_of_real_servers_equal_those_of_botocore(self, server: S3Server, eager: None) -> None:
         bucket = server.bucket()
         keys = set(KEYS) - (NOT_ON_MOTO if server.kind == "moto" else NO_TOKENS_OF_CEPH)
         keys |= {f"more/{number:03}.fits" for number in range(60)}
         etags = {f"s3://{bucket}/{key}": server.put(bucket, key, key.encode()) for key in keys}
+        hooks = AioHierarchicalEmitter()
+        hooks.register("before-parameter-build.s3.ListObjectsV2", three_keys_per_page)
         with Proxy(server.endpoint) as proxy:
-            store = open_store("s3", {**server.options, "endpoint_url": proxy.origin})
-            session = store._session  # type: ignore[attr-defined]
-            events = session._open(f"s3://{bucket}")[2].meta.events
-            events.register("before-parameter-build.s3.ListObjectsV2", of_three_keys)
-            ours = rows(store.list(f"s3://{bucket}/"))
+            store = open_store("s3", {**server.options, "endpoint_url": proxy.origin, "event_hooks": hooks})
+            found = rows(store.list(f"s3://{bucket}/"))
             paths = [request.path for request in proxy.requests]
-            assert session.list_requests == store.list_requests == len(paths)  # type: ignore[attr-defined]
-            events.unregister(EVENT, take_contents)
-            theirs = rows(session.list(f"s3://{bucket}/", by_ranges=False))
+            assert store.list_requests == len(paths)  # type: ignore[attr-defined]
         assert sum("start-after=" in path for path in paths) > 3
-        assert {row["url"]: row["etag"] for row in ours} == etags
-        assert len(ours) == len(etags)
-        assert ours == theirs
+        assert {row["url"]: row["etag"] for row in found} == etags
+        assert len(found) == len(etags)
+        pages = server.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        expected = {f"s3://{bucket}/{entry['Key']}": entry for page in pages for entry in page["Contents"]}
+        assert {row["url"]: (row["size"], row["etag"]) for row in found} == {
+            url: (entry["Size"], entry["ETag"]) for url, entry in expected.items()
+        }
+        assert {row["url"]: row["last_modified"] for row in found} == {
+            url: entry["LastModified"].replace(microsecond=0) for url, entry in expected.items()
+        }
 
 
-def of_three_keys(params: dict[str, Any], **_: object) -> None:
+def three_keys_per_page(params: dict[str, Any], **_: object) -> None:
     params["MaxKeys"] = 3
 
 
@@ -192,48 +236,48 @@ LAYOUTS = {
 
 class TestCost:
     @pytest.mark.parametrize("count", [0, 1, 1_000, 1_001, 4_000])
-    def test_few_pages_cost_nothing_more(self, count: int) -> None:
+    def test_few_pages_need_no_extra_requests(self, count: int) -> None:
         store = Keys([f"img_{number:07}.fits" for number in range(count)])
-        assert sum(map(len, store.listed())) == count
+        assert sum(map(len, store.list_runs())) == count
         assert store.requests == max(1, -(-count // 1_000))
 
     @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_requests_stay_near_one_in_a_thousand_keys(self, layout: str) -> None:
+    def test_extra_requests_are_bounded(self, layout: str) -> None:
         store = Keys(LAYOUTS[layout])
         pages = -(-len(store.keys) // 1_000)
-        runs = store.listed()
+        runs = store.list_runs()
         assert sorted(key for run in runs for key in run) == sorted(store.keys)
         assert pages < store.requests <= pages + 1 + cuts_allowed(store.requests) <= 1.3 * pages
 
     @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_many_pages_are_asked_for_at_once(self, layout: str) -> None:
+    def test_pages_are_requested_in_parallel(self, layout: str) -> None:
         store = Keys(LAYOUTS[layout])
-        busy = threading.Event()
-        plain = store._page
+        parallel = threading.Event()
+        answer = store.page
 
-        def waiting(after: str | None, token: str | None) -> Page:
-            if store.under_way >= listing.LISTERS // 2:
-                busy.set()
-            busy.wait(0.05)
-            return plain(after, token)
+        def wait_for_others(after: str | None, token: str | None) -> Page:
+            if store.in_flight >= listing.LISTERS // 2:
+                parallel.set()
+            parallel.wait(0.05)
+            return answer(after, token)
 
-        store._page = waiting  # type: ignore[method-assign]
-        store.listed()
-        assert busy.is_set()
+        store.page = wait_for_others  # type: ignore[method-assign]
+        store.list_runs()
+        assert parallel.is_set()
 
-    def test_runs_are_consecutive_keys_and_grow(self) -> None:
+    def test_runs_hold_consecutive_keys_and_grow(self) -> None:
         store = Keys(LAYOUTS["flat"])
-        place = {key: row for row, key in enumerate(store.keys)}
-        runs = store.listed()
+        row_of = {key: row for row, key in enumerate(store.keys)}
+        runs = store.list_runs()
         for run in runs:
-            assert [place[key] for key in run] == list(range(place[run[0]], place[run[0]] + len(run)))
+            assert [row_of[key] for key in run] == list(range(row_of[run[0]], row_of[run[0]] + len(run)))
         assert len(runs[0]) == 1_000
         assert max(map(len, runs)) == 10_000
         assert len(runs) < len(store.keys) / 2_000
 
 
-class _Pages(Handler):
-    """Answers "ListObjectsV2" of the Amazon S3 API Reference."""
+class PageHandler(Handler):
+    """Answers ListObjectsV2 (Amazon S3 API Reference)."""
 
     def answer(self) -> None:
         owner: KeyServer = self.server.owner
@@ -259,7 +303,16 @@ class _Pages(Handler):
 
 
 class KeyServer:
-    """An S3 of one bucket of keys, whose pages are small."""
+    """An S3 server with the same keys in each bucket, and small pages.
+
+    Attributes
+    ----------
+    requests : list of Request
+    refused_from : int or None
+        Number of requests after which all requests are refused.
+    stalled_from : int
+        Number of requests after which a request waits for `resume`. Each one releases `stalled`.
+    """
 
     def __init__(self, count: int, size: int) -> None:
         self.keys = [f"img_{number:06}.fits" for number in range(count)]
@@ -276,7 +329,7 @@ class KeyServer:
         return {"endpoint_url": self.server.origin, "key": "key", "secret": "secret"}
 
     def __enter__(self) -> KeyServer:
-        self.server = Server(self, _Pages).__enter__()
+        self.server = Server(self, PageHandler).__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -284,54 +337,54 @@ class KeyServer:
         self.server.__exit__()
 
 
-def listers() -> list[threading.Thread]:
+def lister_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "lister"]
 
 
 class TestOverTheWire:
-    def test_a_listing_counts_its_requests(self) -> None:
+    def test_requests_of_a_listing_are_counted(self) -> None:
         with KeyServer(2_000, 20) as served:
             store = open_store("s3", served.options)
             found = list_roots(["s3://bucket/"], include=None, exclude=(), open_store=lambda _: store)
             assert sum(one.num_rows for one in found) == found.seen == 2_000
             assert found.requests == len(served.requests) <= 100 + 1 + cuts_allowed(len(served.requests))
             assert len({request.path for request in served.requests}) == len(served.requests)
-        assert not listers()
+        assert not lister_threads()
 
-    def test_directory_buckets_are_listed_by_token(self) -> None:
+    @pytest.mark.parametrize(("bucket", "by_ranges"), [("name--usw2-az1--x-s3", False), ("name", True)])
+    def test_directory_bucket_is_listed_by_token_only(self, bucket: str, by_ranges: bool) -> None:
+        """Directory buckets do not sort keys ("ListObjectsV2", Amazon S3 API Reference)."""
         with KeyServer(300, 10) as served:
-            session = open_store("s3", {**served.options, "anon": True, "key": None, "secret": None})
-            asked: list[bool] = []
-            session._session.list = lambda _, by_ranges: asked.append(by_ranges)  # type: ignore[attr-defined]
-            session.list("s3://name--usw2-az1--x-s3/raw")
-            session.list("s3://name/raw")
-        assert asked == [False, True]
+            store = open_store("s3", {**served.options, "anon": True, "key": None, "secret": None})
+            assert sum(batch.num_rows for batch in store.list(f"s3://{bucket}/")) == 300
+        assert any("start-after=" in request.path for request in served.requests) == by_ranges
+        assert by_ranges or len(served.requests) == 30
 
-    def test_an_error_of_one_lister_ends_the_listing(self) -> None:
+    def test_error_of_one_lister_ends_the_listing(self) -> None:
         with KeyServer(20_000, 20) as served:
             served.refused_from = 60
             found = open_store("s3", served.options).list("s3://bucket/")
             with pytest.raises(AccessDeniedError, match="listing not allowed") as caught:
                 list(found)
         assert caught.value.url == "s3://bucket/"
-        assert not listers()
+        assert not lister_threads()
 
-    def test_an_abandoned_listing_leaves_nothing_behind(self) -> None:
+    def test_closed_listing_leaves_no_thread_and_no_request(self) -> None:
         with KeyServer(20_000, 20) as served:
             served.stalled_from = 60
             found = open_store("s3", served.options).list("s3://bucket/")
             assert next(found).num_rows == 20
-            assert not listers()  # nothing is asked for before more is wanted
+            assert not lister_threads()  # no page is requested before the caller asks for it
             next(found)
             assert served.stalled.acquire(timeout=30)
             found.close()  # type: ignore[attr-defined]
-            assert not listers()
+            assert not lister_threads()
             served.resume.set()
         assert len(served.requests) <= served.stalled_from + listing.LISTERS
 
-    def test_a_token_that_is_repeated_is_refused(self) -> None:
-        def same(_after: str | None, _token: str | None) -> Page:
+    def test_repeated_token_is_an_error(self) -> None:
+        def repeat_token(_after: str | None, _token: str | None) -> Page:
             return Page(batch(["a"]), "token")
 
-        with pytest.raises(StoreError, match="broke off"):
-            list(list_by_ranges("s3://b/", "s3://b/", "", same, lambda: None))
+        with pytest.raises(StoreError, match=r"listing is incomplete: .* no new continuation token"):
+            list(list_by_ranges("s3://b/", "s3://b/", "", repeat_token, lambda: None))
