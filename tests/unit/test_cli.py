@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from distributed import Security
 
 from crawler import __version__, api
 from crawler.catalogue.reader import Catalogue
@@ -137,7 +138,7 @@ class TestIndex:
         assert Catalogue("made").files.count_rows() == TREE_FILES
 
     def test_on_a_cluster_that_runs(self, crawler: Run, tree: Path) -> None:
-        with local_client(1) as client:
+        with local_client(1, security=Security()) as client:  # without certificates, as a scheduler at tcp:// is
             ended = crawler("index", tree, "-c", "made", "--scheduler", client.scheduler.address)
             assert (ended.code, ended.err) == (0, ""), "it has no dashboard"
             assert client.nthreads(), "the cluster is left running"
