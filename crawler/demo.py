@@ -42,12 +42,12 @@ QUESTIONS = (
 NEXT_QUESTION = "SELECT keyword, count(*) AS n FROM cards GROUP BY 1 ORDER BY n DESC LIMIT 9"
 
 
-def run_demo(folder: str) -> None:
+def run_demo(folder: str | Path) -> None:
     """Index the demonstration's files, and print what can be asked of their catalogue.
 
     Parameters
     ----------
-    folder : str
+    folder : str or pathlib.Path
         Gets ``survey``, the generated files, and ``catalogue``. What is there already is kept and brought up to date.
     """
     survey, catalogue = Path(folder) / "survey", str(Path(folder) / "catalogue")

@@ -16,7 +16,7 @@ from crawler.catalogue.schema import TABLES
 from crawler.catalogue.snapshot import Snapshot
 from crawler.errors import CatalogueError, QueryError
 from crawler.stores.storage import Folder
-from crawler.stores.urls import as_url, one_line
+from crawler.stores.urls import PathOrUrl, as_url, one_line, text_of
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -27,7 +27,7 @@ class Catalogue:
 
     Parameters
     ----------
-    url : str
+    url : str or pathlib.Path
         Path or URL of its folder.
     version : int, optional
         An earlier version, while its files are retained; the latest by default.
@@ -55,7 +55,7 @@ class Catalogue:
     """
 
     def __init__(
-        self, url: str, *, version: int | None = None, storage_options: Mapping[str, Any] | None = None
+        self, url: PathOrUrl, *, version: int | None = None, storage_options: Mapping[str, Any] | None = None
     ) -> None:
         self._log = CatalogueLog(url, storage_options)
         self.snapshot: Snapshot = self._log.snapshot(version)
@@ -82,12 +82,12 @@ class Catalogue:
         """The Parquet files of this version."""
         return self.snapshot.fragments
 
-    def header(self, url: str, hdu: int = 0) -> Header:
+    def header(self, url: PathOrUrl, hdu: int = 0) -> Header:
         """Return the header of one HDU, exactly as its file has it.
 
         Parameters
         ----------
-        url : str
+        url : str or pathlib.Path
             As in the tables, or a local path.
         hdu : int
             0 is the primary.
@@ -106,7 +106,7 @@ class Catalogue:
 
         return Header.fromstring(self.header_bytes(url, hdu))
 
-    def header_bytes(self, url: str, hdu: int = 0) -> bytes:
+    def header_bytes(self, url: PathOrUrl, hdu: int = 0) -> bytes:
         """Return the card images of one HDU, from the first up to, not including, END.
 
         Raises
@@ -114,15 +114,15 @@ class Catalogue:
         CatalogueError
             The catalogue holds no such HDU.
         """
-        url = as_url(url)
-        wanted = (pc.field("url") == url) & (pc.field("hdu") == hdu)
-        holding = self.snapshot.of("hdus").holding(pa.array([url], pa.string()))
+        name = as_url(text_of(url))
+        wanted = (pc.field("url") == name) & (pc.field("hdu") == hdu)
+        holding = self.snapshot.of("hdus").holding(pa.array([name], pa.string()))
         try:
             rows = self._dataset("hdus", holding).to_table(columns=["header"], filter=wanted)
         except (OSError, pa.ArrowException) as error:
             raise CatalogueError(self.url, f"version {self.version} cannot be read: {first_line(error)}") from None
         if not rows.num_rows:
-            raise CatalogueError(self.url, f"holds no HDU {hdu} of {url}")
+            raise CatalogueError(self.url, f"holds no HDU {hdu} of {name}")
         header: bytes = rows["header"][0].as_py()
         return header
 
