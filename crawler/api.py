@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -18,10 +19,17 @@ from crawler.report import Report
 from crawler.run import Crawl
 from crawler.stores import Adapter, open_store
 from crawler.stores.urls import PathOrUrl, scheme_of, text_of, texts_of
+from crawler.text import counted
 from crawler.walk import Scope
 
 if TYPE_CHECKING:
     from distributed import Client
+
+WORKERS_PER_CORE = 8
+"""Processes that are started on this machine for each of its cores, at most: more only take memory and turns."""
+
+FEW_WORKERS = 32
+"""Processes that are started on any machine, however few its cores."""
 
 
 def index(
@@ -59,8 +67,9 @@ def index(
     client : distributed.Client, optional
         A Dask cluster to crawl on; or what starts one, called once all other arguments are seen to make sense.
     workers : int
-        Without a client: processes to start on this machine, or 0 to crawl in this one. A script that asks for
-        processes must be guarded by ``if __name__ == "__main__":``, as for everything that starts some.
+        Without a client: processes to start on this machine, or 0 to crawl in this one; at most `WORKERS_PER_CORE` for
+        each core, or `FEW_WORKERS` if those are more. A script that asks for processes must be guarded by
+        ``if __name__ == "__main__":``, as for everything that starts some.
     include, exclude : str or iterable of str, optional
         Globs of names; by default those that FITS files usually have.
     concurrency : int, optional
@@ -113,8 +122,7 @@ def index(
     roots = texts_of(roots)
     if not roots:
         raise UsageError("there is nothing to index: name a folder, a file or a URL")
-    if workers < 0:
-        raise UsageError("workers cannot be negative")
+    _check_workers(workers)
     if min(concurrency or 1, max_hdus or 1) < 1 or 0 in (concurrency, max_hdus):
         raise UsageError("concurrency and max_hdus must be at least 1")
     for name, limit in (
@@ -150,6 +158,19 @@ def index(
         with client() as started:
             return _beside_quote(job, _crawled(job, started, 0, tell))
     return _beside_quote(job, _crawled(job, client, workers, tell))
+
+
+def _check_workers(workers: int) -> None:
+    """Raise `UsageError` for a number of processes that this machine is not asked to start."""
+    if workers < 0:
+        raise UsageError("workers cannot be negative")
+    cores = os.cpu_count() or 1
+    most = max(FEW_WORKERS, WORKERS_PER_CORE * cores)
+    if workers > most:
+        raise UsageError(
+            f"{workers:,} workers are too many: this machine has {counted(cores, 'core')}, on which at most {most:,} "
+            "processes are started; a Dask cluster may have more (--scheduler, --cluster)"
+        )
 
 
 def _beside_quote(job: CrawlJob, report: Report) -> Report:

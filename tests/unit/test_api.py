@@ -124,3 +124,30 @@ class TestGlobs:
     def test_one_glob_is_not_taken_letter_by_letter(self, tree: Path, tmp_path: Path) -> None:
         assert crawler.index(tree, tmp_path / "made", include="exp00*", exclude="*9.fits").files == 9
         assert crawler.estimate(tree, include="exp00*", exclude="*9.fits").listed == 9
+
+
+class TestWorkers:
+    MANY = 99_999
+
+    def test_index_refuses_more_than_the_machine_bears(self, tree: Path, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"^99,999 workers are too many: this machine has \d+ cores?, on which at"):
+            crawler.index(tree, tmp_path / "made", workers=self.MANY)
+        assert not (tmp_path / "made").exists()
+
+    def test_command_line_and_job_file_refuse_them(self, run: Run, tree: Path) -> None:
+        for args in (("--workers", self.MANY), ("--job", "job.toml"), ("--cluster", "job.toml")):
+            Path("job.toml").write_text(f"[cluster]\nworkers = {self.MANY}\n")
+            ended = run("index", tree, "-c", "made", *args)
+            assert (ended.code, ended.out) == (2, "")
+            assert ended.fault.startswith("99,999 workers are too many")
+        assert not Path("made").exists()
+
+    @pytest.mark.parametrize(("cores", "most"), [(1, 32), (4, 32), (64, 512)])
+    def test_limit_follows_the_cores(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, most: int
+    ) -> None:
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        with pytest.raises(UsageError, match=f"this machine has {cores} cores?, on which at most {most} processes"):
+            crawler.index(tmp_path, tmp_path / "made", workers=most + 1)
+        with pytest.raises(UsageError, match="no store reads tape://"):  # the next thing that is looked at
+            crawler.index("tape://a", tmp_path / "made", workers=most)
