@@ -58,7 +58,8 @@ def run_demo(folder: str | Path) -> None:
     opened = Catalogue(catalogue)
     for question, query in QUESTIONS:
         print(f"\n{question}")
-        screen.print_table(opened.sql(query), width=_WIDTH)
+        with opened.text_of_sql(query) as rows:
+            screen.print_rows(rows, width=_WIDTH)
 
     exposure = survey / "demo0000_flt.fits"
     unit = next(unit for unit in load_headers(str(exposure)) if unit.index == 1)
