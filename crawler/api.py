@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -17,21 +18,28 @@ from crawler.quoting import compared, fingerprint_of, kept_quote
 from crawler.report import Report
 from crawler.run import Crawl
 from crawler.stores import Adapter, open_store
-from crawler.stores.urls import scheme_of
+from crawler.stores.urls import PathOrUrl, scheme_of, text_of, texts_of
+from crawler.text import counted
 from crawler.walk import Scope
 
 if TYPE_CHECKING:
     from distributed import Client
 
+WORKERS_PER_CORE = 8
+"""Processes that are started on this machine for each of its cores, at most: more only take memory and turns."""
+
+FEW_WORKERS = 32
+"""Processes that are started on any machine, however few its cores."""
+
 
 def index(
-    roots: str | Iterable[str],
-    catalogue: str,
+    roots: PathOrUrl | Iterable[PathOrUrl],
+    catalogue: PathOrUrl,
     *,
     client: Client | Callable[[], AbstractContextManager[Client | None]] | None = None,
     workers: int = 0,
-    include: Iterable[str] | None = None,
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] = (),
     concurrency: int | None = None,
     optimize: Goal = "time",
     costs: Mapping[str, float] | None = None,
@@ -52,16 +60,17 @@ def index(
 
     Parameters
     ----------
-    roots : str or iterable of str
+    roots : str or pathlib.Path, or iterable of them
         Folders, single files, URLs, and key files (``@keys.txt``, ``@keys.parquet``).
-    catalogue : str
+    catalogue : str or pathlib.Path
         Path or URL of the catalogue's folder: a catalogue, an empty folder, or none yet.
     client : distributed.Client, optional
         A Dask cluster to crawl on; or what starts one, called once all other arguments are seen to make sense.
     workers : int
-        Without a client: processes to start on this machine, or 0 to crawl in this one. A script that asks for
-        processes must be guarded by ``if __name__ == "__main__":``, as for everything that starts some.
-    include, exclude : iterable of str, optional
+        Without a client: processes to start on this machine, or 0 to crawl in this one; at most `WORKERS_PER_CORE` for
+        each core, or `FEW_WORKERS` if those are more. A script that asks for processes must be guarded by
+        ``if __name__ == "__main__":``, as for everything that starts some.
+    include, exclude : str or iterable of str, optional
         Globs of names; by default those that FITS files usually have.
     concurrency : int, optional
         Requests that each worker has under way at once.
@@ -110,11 +119,10 @@ def index(
     ClusterError
         The cluster was lost.
     """
-    roots = (roots,) if isinstance(roots, str) else tuple(roots)
+    roots = texts_of(roots)
     if not roots:
         raise UsageError("there is nothing to index: name a folder, a file or a URL")
-    if workers < 0:
-        raise UsageError("workers cannot be negative")
+    _check_workers(workers)
     if min(concurrency or 1, max_hdus or 1) < 1 or 0 in (concurrency, max_hdus):
         raise UsageError("concurrency and max_hdus must be at least 1")
     for name, limit in (
@@ -126,9 +134,9 @@ def index(
             raise UsageError(f"{name} must be a number above 0")
     job = CrawlJob(
         roots=roots,
-        catalogue=_for_workers(catalogue),
-        include=None if include is None else tuple(include),
-        exclude=tuple(exclude),
+        catalogue=_for_workers(text_of(catalogue)),
+        include=None if include is None else texts_of(include),
+        exclude=texts_of(exclude),
         storage_options=dict(storage_options or {}),
         catalogue_options=dict(catalogue_options or {}),
         adapter=store,
@@ -150,6 +158,19 @@ def index(
         with client() as started:
             return _beside_quote(job, _crawled(job, started, 0, tell))
     return _beside_quote(job, _crawled(job, client, workers, tell))
+
+
+def _check_workers(workers: int) -> None:
+    """Raise `UsageError` for a number of processes that this machine is not asked to start."""
+    if workers < 0:
+        raise UsageError("workers cannot be negative")
+    cores = os.cpu_count() or 1
+    most = max(FEW_WORKERS, WORKERS_PER_CORE * cores)
+    if workers > most:
+        raise UsageError(
+            f"{workers:,} workers are too many: this machine has {counted(cores, 'core')}, on which at most {most:,} "
+            "processes are started; a Dask cluster may have more (--scheduler, --cluster)"
+        )
 
 
 def _beside_quote(job: CrawlJob, report: Report) -> Report:

@@ -42,12 +42,12 @@ QUESTIONS = (
 NEXT_QUESTION = "SELECT keyword, count(*) AS n FROM cards GROUP BY 1 ORDER BY n DESC LIMIT 9"
 
 
-def run_demo(folder: str) -> None:
+def run_demo(folder: str | Path) -> None:
     """Index the demonstration's files, and print what can be asked of their catalogue.
 
     Parameters
     ----------
-    folder : str
+    folder : str or pathlib.Path
         Gets ``survey``, the generated files, and ``catalogue``. What is there already is kept and brought up to date.
     """
     survey, catalogue = Path(folder) / "survey", str(Path(folder) / "catalogue")
@@ -58,7 +58,8 @@ def run_demo(folder: str) -> None:
     opened = Catalogue(catalogue)
     for question, query in QUESTIONS:
         print(f"\n{question}")
-        screen.print_table(opened.sql(query), width=_WIDTH)
+        with opened.text_of_sql(query) as rows:
+            screen.print_rows(rows, width=_WIDTH)
 
     exposure = survey / "demo0000_flt.fits"
     unit = next(unit for unit in load_headers(str(exposure)) if unit.index == 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crawler.fits.units import Hdu
 from crawler.stores import Adapter, ObjectRef, as_url, open_store
+from crawler.stores.urls import PathOrUrl, text_of
 from crawler.walk import hdus_of
 
 if TYPE_CHECKING:
@@ -63,13 +64,13 @@ class HeaderUnit:
 
 
 def load_headers(
-    url: str, *, storage_options: Mapping[str, Any] | None = None, store: Adapter = "auto", **options: Any
+    url: PathOrUrl, *, storage_options: Mapping[str, Any] | None = None, store: Adapter = "auto", **options: Any
 ) -> Iterator[HeaderUnit]:
     """Yield every header of one FITS file, reading headers and jumping over data.
 
     Parameters
     ----------
-    url : str
+    url : str or pathlib.Path
         A path or URL.
     storage_options : mapping, optional
         Of the store, as fsspec spells them.
@@ -92,7 +93,7 @@ def load_headers(
     UsageError
         No store reads such URLs, or it has no such option.
     """
-    url = as_url(url)
-    opened = open_store(url, {**(storage_options or {}), **options}, adapter=store)
-    for hdu in hdus_of(opened, ObjectRef(url)):
+    place = as_url(text_of(url))
+    opened = open_store(place, {**(storage_options or {}), **options}, adapter=store)
+    for hdu in hdus_of(opened, ObjectRef(place)):
         yield HeaderUnit(hdu)

@@ -48,6 +48,7 @@ from typing import Any, get_args
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs, Goal
 from crawler.job import Adapter
+from crawler.stores.urls import PathOrUrl, text_of
 
 _TEXT, _TEXTS, _FLAG, _TABLE = "a string", "a list of strings", "true or false", "a table"
 _COUNT, _POSITIVE = "a whole number, not negative", "a whole number, at least 1"
@@ -90,12 +91,12 @@ _SECTIONS = (*_KEYS, *_OPTIONS)
 _PLACE = re.compile(r"\(at (?:line (\d+), column (\d+)|end of document)\)")
 
 
-def read_job_file(path: str) -> dict[str, Any]:
+def read_job_file(path: PathOrUrl) -> dict[str, Any]:
     """Read a job file.
 
     Parameters
     ----------
-    path : str
+    path : str or pathlib.Path
 
     Returns
     -------
@@ -109,6 +110,7 @@ def read_job_file(path: str) -> dict[str, Any]:
     UsageError
         It cannot be read, is no TOML, or says something that no job file can; names the line.
     """
+    path = text_of(path)
     text = _text_of(path)
     try:
         sections = tomllib.loads(text)

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-import pyarrow as pa
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from crawler.catalogue.reader import TextRows
 from crawler.catalogue.runs import Run
 from crawler.errors import CrawlerError
 from crawler.report import Report
@@ -29,6 +29,7 @@ from crawler.stores.urls import one_line
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 
+_PLAN = ("explain_key", "explain_value")  # columns of EXPLAIN
 _MOST_ROWS = 200
 _MOST_WIDTH = 120  # characters of one value in a table
 
@@ -192,28 +193,43 @@ def as_json(report: Report) -> str:
     return json.dumps({"crawl": report.crawl, "catalogue": report.catalogue, **report.counts()})
 
 
-def print_table(rows: pa.Table, *, width: int | None = None) -> None:
-    """Print rows for a person: at most 200 of them, long values cut."""
-    shown = rows.slice(0, _MOST_ROWS)
-    table = Table(header_style="bold")
-    for field in rows.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
-        table.add_column(Text(one_line(field.name)), justify="right" if number else "left", overflow="fold")
-    for row in zip(*(column.to_pylist() for column in shown.columns), strict=True):
-        table.add_row(*(Text(_cell(value)) for value in row))
+def print_rows(rows: TextRows, *, width: int | None = None) -> None:
+    """Print rows for a person: at most 200 of them, long values cut; the plan of EXPLAIN as DuckDB draws it."""
     console = Console(width=width)
+    if rows.names == _PLAN:
+        for row in _values(rows):
+            console.print(
+                "\n".join(one_line(line, limit=10**9) for line in row[1].splitlines()), markup=False, highlight=False
+            )
+        return
+    shown: list[tuple[Any, ...]] = []
+    count = 0
+    for batch in rows.batches:
+        if len(shown) < _MOST_ROWS:
+            part = batch.slice(0, _MOST_ROWS - len(shown))
+            shown += list(zip(*(column.to_pylist() for column in part.columns), strict=True))
+        count += batch.num_rows
+    table = Table(header_style="bold")
+    for name, number in zip(rows.names, rows.numbers, strict=True):
+        table.add_column(Text(one_line(name)), justify="right" if number else "left", overflow="fold")
+    for row in shown:
+        table.add_row(*(Text(_cell(value)) for value in row))
     console.print(table)
-    if rows.num_rows > _MOST_ROWS:
-        console.print(f"{rows.num_rows - _MOST_ROWS:,} more rows: add a LIMIT, or --csv for all of them")
+    if count > len(shown):
+        console.print(f"{count - len(shown):,} more rows: add a LIMIT, or --csv for all of them")
 
 
-def print_csv(rows: pa.Table, out: TextIO | None = None) -> None:
+def print_csv(rows: TextRows, out: TextIO | None = None) -> None:
     """Print all rows as CSV (RFC 4180), a null as nothing; control characters escaped, as on a terminal."""
     writer = csv.writer(out or sys.stdout, lineterminator="\n")
-    writer.writerow(one_line(name, limit=1000) for name in rows.column_names)
-    for batch in rows.to_batches(max_chunksize=10_000):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            writer.writerow("" if value is None else _text(value) for value in row)
+    writer.writerow(one_line(name, limit=1000) for name in rows.names)
+    for row in _values(rows):
+        writer.writerow("" if value is None else _text(value) for value in row)
+
+
+def _values(rows: TextRows) -> Iterator[tuple[Any, ...]]:
+    for batch in rows.batches:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def size(count: int) -> str:
@@ -235,12 +251,10 @@ def clock(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: str | bytes | None) -> str:
     text = "" if value is None else _text(value)
     return text if len(text) <= _MOST_WIDTH else text[: _MOST_WIDTH - 1] + "…"
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("latin-1")
-    return one_line(str(value), limit=10**9)
+def _text(value: str | bytes) -> str:
+    return one_line(value.decode("latin-1") if isinstance(value, bytes) else value, limit=10**9)

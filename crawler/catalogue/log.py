@@ -28,7 +28,7 @@ from crawler.catalogue.schema import SCHEMA_VERSION, TABLES, log_schema
 from crawler.catalogue.snapshot import Fragments, Snapshot
 from crawler.errors import CatalogueError, CrawlerError
 from crawler.stores.storage import Folder, open_folder
-from crawler.stores.urls import one_line
+from crawler.stores.urls import PathOrUrl, one_line, text_of
 
 _NAME = "crawler-catalogue"
 _ATTEMPTS = 20
@@ -60,17 +60,18 @@ class CatalogueLog:
 
     Parameters
     ----------
-    location : str
+    location : str or pathlib.Path
         Path or URL of the catalogue's folder.
     storage_options : mapping, optional
         Of its store, as fsspec spells them.
     """
 
-    def __init__(self, location: str, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, location: PathOrUrl, storage_options: Mapping[str, Any] | None = None) -> None:
+        place = text_of(location)
         try:
-            self.folder: Folder = open_folder(location, storage_options)
+            self.folder: Folder = open_folder(place, storage_options)
         except CrawlerError as error:
-            raise CatalogueError(location, str(error)) from None
+            raise CatalogueError(place, str(error)) from None
         self.url = self.folder.url
         if unquote(self.folder.path) != self.folder.path:
             # delta-rs 1.6 writes to such a folder, and then reads from the one without the escape.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,59 @@ from crawler.catalogue.fragments import Fragment
 from crawler.catalogue.log import CatalogueLog, first_line
 from crawler.catalogue.schema import TABLES
 from crawler.catalogue.snapshot import Snapshot
-from crawler.errors import CatalogueError, QueryError
+from crawler.errors import CatalogueError, QueryError, UsageError
 from crawler.stores.storage import Folder
-from crawler.stores.urls import as_url, one_line
+from crawler.stores.urls import PathOrUrl, as_url, one_line, text_of
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
+
+
+_GIVE_ROWS = frozenset({"SELECT", "EXPLAIN", "PRAGMA", "MULTI"})
+"""Types of statements that give rows. SHOW, DESCRIBE and SUMMARIZE are of type SELECT to DuckDB, PIVOT may be MULTI."""
+
+_NUMBERS = frozenset(
+    {
+        "BIGINT",
+        "BIGNUM",
+        "DECIMAL",
+        "DOUBLE",
+        "FLOAT",
+        "HUGEINT",
+        "INTEGER",
+        "SMALLINT",
+        "TINYINT",
+        "UBIGINT",
+        "UHUGEINT",
+        "UINTEGER",
+        "USMALLINT",
+        "UTINYINT",
+    }
+)
+_NOT_IN_ARROW = frozenset({"BIGNUM", "BIT", "TIME WITH TIME ZONE", "UHUGEINT"})
+"""Types whose values DuckDB hands to Arrow as other values: -1 for 2^128 - 1, times without their zone."""
+
+_TEXT_ROWS = 10_000
+"""Rows in a batch of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextRows:
+    """Rows as text, written as DuckDB writes them.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the columns, in their order; two may be the same.
+    numbers : tuple of bool
+        Whether each column holds numbers.
+    batches : iterator of pyarrow.RecordBatch
+        Columns are strings; binary where the query gives blobs.
+    """
+
+    names: tuple[str, ...]
+    numbers: tuple[bool, ...]
+    batches: Iterator[pa.RecordBatch]
 
 
 class Catalogue:
@@ -27,7 +76,7 @@ class Catalogue:
 
     Parameters
     ----------
-    url : str
+    url : str or pathlib.Path
         Path or URL of its folder.
     version : int, optional
         An earlier version, while its files are retained; the latest by default.
@@ -55,7 +104,7 @@ class Catalogue:
     """
 
     def __init__(
-        self, url: str, *, version: int | None = None, storage_options: Mapping[str, Any] | None = None
+        self, url: PathOrUrl, *, version: int | None = None, storage_options: Mapping[str, Any] | None = None
     ) -> None:
         self._log = CatalogueLog(url, storage_options)
         self.snapshot: Snapshot = self._log.snapshot(version)
@@ -82,12 +131,12 @@ class Catalogue:
         """The Parquet files of this version."""
         return self.snapshot.fragments
 
-    def header(self, url: str, hdu: int = 0) -> Header:
+    def header(self, url: PathOrUrl, hdu: int = 0) -> Header:
         """Return the header of one HDU, exactly as its file has it.
 
         Parameters
         ----------
-        url : str
+        url : str or pathlib.Path
             As in the tables, or a local path.
         hdu : int
             0 is the primary.
@@ -106,7 +155,7 @@ class Catalogue:
 
         return Header.fromstring(self.header_bytes(url, hdu))
 
-    def header_bytes(self, url: str, hdu: int = 0) -> bytes:
+    def header_bytes(self, url: PathOrUrl, hdu: int = 0) -> bytes:
         """Return the card images of one HDU, from the first up to, not including, END.
 
         Raises
@@ -114,15 +163,15 @@ class Catalogue:
         CatalogueError
             The catalogue holds no such HDU.
         """
-        url = as_url(url)
-        wanted = (pc.field("url") == url) & (pc.field("hdu") == hdu)
-        holding = self.snapshot.of("hdus").holding(pa.array([url], pa.string()))
+        name = as_url(text_of(url))
+        wanted = (pc.field("url") == name) & (pc.field("hdu") == hdu)
+        holding = self.snapshot.of("hdus").holding(pa.array([name], pa.string()))
         try:
             rows = self._dataset("hdus", holding).to_table(columns=["header"], filter=wanted)
         except (OSError, pa.ArrowException) as error:
             raise CatalogueError(self.url, f"version {self.version} cannot be read: {first_line(error)}") from None
         if not rows.num_rows:
-            raise CatalogueError(self.url, f"holds no HDU {hdu} of {url}")
+            raise CatalogueError(self.url, f"holds no HDU {hdu} of {name}")
         header: bytes = rows["header"][0].as_py()
         return header
 
@@ -165,29 +214,93 @@ class Catalogue:
         Parameters
         ----------
         query : str
-            Any statement that DuckDB runs. It sees this catalogue and nothing else: no other files, no network.
+            One statement of DuckDB that gives rows, such as SELECT, PIVOT, SUMMARIZE or EXPLAIN. It sees this catalogue
+            and nothing else: no other files, no network. Times are in UTC.
 
         Returns
         -------
         pyarrow.Table
+            Values of types that Arrow lacks (`_NOT_IN_ARROW`) are text.
 
         Raises
         ------
+        UsageError
+            No statement, or more than one.
         QueryError
-            It cannot be run; one line that says why.
+            The query cannot be run; one line that says why.
         """
+        with self._relation(query) as rows, self._faults_of_query():
+            kinds = [str(kind) for kind in rows.types]
+            if _NOT_IN_ARROW.isdisjoint(kinds):
+                return rows.to_arrow_table()
+            columns = [_as_text(at) if kind in _NOT_IN_ARROW else f"#{at}" for at, kind in enumerate(kinds, 1)]
+            named = zip(columns, rows.columns, strict=True)
+            return rows.select(", ".join(f"{column} AS {_quoted(name)}" for column, name in named)).to_arrow_table()
+
+    @contextmanager
+    def text_of_sql(self, query: str) -> Iterator[TextRows]:
+        """Give the rows of a query as text, which holds what Arrow and Python have no value for.
+
+        Parameters
+        ----------
+        query : str
+            As of `sql`.
+
+        Raises
+        ------
+        UsageError
+            No statement, or more than one.
+        QueryError
+            The query cannot be run; some of its rows may have been read before.
+        """
+        with self._relation(query) as rows:
+            kinds = [str(kind) for kind in rows.types]
+            columns = [f"#{at}" if kind == "BLOB" else _as_text(at) for at, kind in enumerate(kinds, 1)]
+            named = ", ".join(f"{column} AS c{at}" for at, column in enumerate(columns))
+            numbers = tuple(kind.partition("(")[0] in _NUMBERS for kind in kinds)
+            with self._faults_of_query():
+                batches = rows.select(named).to_arrow_reader(_TEXT_ROWS)
+            yield TextRows(tuple(rows.columns), numbers, self._batches(batches))
+
+    def _batches(self, batches: Any) -> Iterator[pa.RecordBatch]:
+        while True:
+            with self._faults_of_query():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    @contextmanager
+    def _relation(self, query: str) -> Iterator[Any]:
+        """Give what DuckDB calls the result of a query: rows are computed as they are fetched, while this is open."""
         import duckdb  # noqa: PLC0415 - 14 MB that a worker need not hold
 
         with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
             for name in TABLES:
                 connection.register(name, getattr(self, name))
             connection.execute("SET enable_external_access = false")
+            connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET lock_configuration = true")
-            try:
-                result = connection.sql(query)
-                return pa.table({}) if result is None else result.to_arrow_table()
-            except (duckdb.Error, UnicodeError) as error:
-                raise QueryError(self.url, _reason(error)) from None
+            with self._faults_of_query():
+                query.encode()  # a lone surrogate is a TypeError of DuckDB
+                statements = connection.extract_statements(query)
+                if len(statements) != 1:
+                    many = f"{len(statements)} statements" if statements else "no statement"
+                    raise UsageError(f"the query has {many}: give one, such as FROM files LIMIT 5")
+                if (kind := statements[0].type.name) not in _GIVE_ROWS:
+                    raise QueryError(self.url, f"{kind} is no query: a catalogue is read by SELECT and the like")
+                relation = connection.sql(query)
+            yield relation
+
+    @contextmanager
+    def _faults_of_query(self) -> Iterator[None]:
+        """Raise what DuckDB or Arrow raises of a query as a `QueryError`."""
+        import duckdb  # noqa: PLC0415
+
+        try:
+            yield
+        except (duckdb.Error, UnicodeError, OSError, pa.ArrowException) as error:
+            raise QueryError(self.url, _reason(error)) from None
 
     def _dataset(self, name: str, fragments: Iterable[Fragment]) -> Any:
         return dataset_of(self._log.folder, name, fragments)
@@ -206,6 +319,14 @@ def dataset_of(folder: Folder, name: str, fragments: Iterable[Fragment]) -> Any:
         for one in fragments
     ]
     return pads.FileSystemDataset(pieces, TABLES[name], parquet, folder.filesystem)
+
+
+def _as_text(at: int) -> str:
+    return f"CAST(#{at} AS VARCHAR)"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _reason(error: Exception) -> str:

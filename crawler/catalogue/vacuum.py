@@ -15,6 +15,7 @@ from crawler.catalogue.log import FAULTS, CatalogueLog, first_line
 from crawler.catalogue.schema import TABLES
 from crawler.errors import CatalogueError
 from crawler.stores.storage import Folder
+from crawler.stores.urls import PathOrUrl
 
 RETENTION_HOURS = 7 * 24
 """Files that a version before the latest has, and the latest has not, are kept so long after that one was replaced:
@@ -42,12 +43,12 @@ class Vacuumed:
     bytes: int
 
 
-def vacuum(location: str, *, now: bool = False, storage_options: Mapping[str, Any] | None = None) -> Vacuumed:
+def vacuum(location: PathOrUrl, *, now: bool = False, storage_options: Mapping[str, Any] | None = None) -> Vacuumed:
     """Delete what no version that is still promised needs, and listings that are of no more use.
 
     Parameters
     ----------
-    location : str
+    location : str or pathlib.Path
         Path or URL of the catalogue's folder.
     now : bool
         Delete all Parquet files but those of the latest version, so that programs which read the folder's Parquet

@@ -296,14 +296,17 @@ def runs(catalogue: str, latest: int, as_json: bool, catalogue_options: dict[str
 @click.argument("sql")
 @click.option("--csv", is_flag=True, help="Print CSV, as into a pipe.")
 def query(catalogue: str, version: int | None, catalogue_options: dict[str, Any], sql: str, csv: bool) -> None:
-    """Run SQL over the views files, hdus and cards: a table on a terminal, CSV in a pipe."""
+    """Run one SQL query over the views files, hdus and cards: a table on a terminal, CSV in a pipe.
+
+    Times are in UTC.
+    """
     from crawler import Catalogue, screen
 
-    rows = Catalogue(catalogue, version=version, storage_options=catalogue_options).sql(sql)
-    if csv or not sys.stdout.isatty():
-        screen.print_csv(rows)
-    else:
-        screen.print_table(rows)
+    with Catalogue(catalogue, version=version, storage_options=catalogue_options).text_of_sql(sql) as rows:
+        if csv or not sys.stdout.isatty():
+            screen.print_csv(rows)
+        else:
+            screen.print_rows(rows)
 
 
 @commands.command()

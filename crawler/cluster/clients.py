@@ -41,6 +41,10 @@ _LOCAL = {
 def local_client(workers: int | None = None, *, dashboard: bool = False, **options: Any) -> Iterator[Client]:
     """Start a cluster on this machine, on loopback only, and stop it at the end.
 
+    Scheduler, workers and client prove themselves to each other by a certificate that exists for this cluster only, in
+    memory: without it, every local user could run code through the scheduler's port. The dashboard asks for no
+    certificate; it shows the run and takes no commands.
+
     Parameters
     ----------
     workers : int, optional
@@ -57,6 +61,7 @@ def local_client(workers: int | None = None, *, dashboard: bool = False, **optio
         "n_workers": count,
         "threads_per_worker": 1,
         "host": "127.0.0.1",
+        "security": Security.temporary(),
         "dashboard_address": None,
         # Without a dashboard, too, the scheduler serves HTTP, and warns where its usual port is taken.
         "scheduler_kwargs": {

@@ -35,7 +35,7 @@ from crawler.quoting.statistics import Interval, total
 from crawler.quoting.strata import Strata
 from crawler.report import Report
 from crawler.stores import Adapter, ObjectRef, open_store
-from crawler.stores.urls import scheme_of
+from crawler.stores.urls import PathOrUrl, scheme_of, text_of, texts_of
 from crawler.walk import Scope
 
 SAMPLE = 400
@@ -47,12 +47,12 @@ _AHEAD = 4  # partitions that are listed ahead
 
 
 def estimate(
-    roots: str | Iterable[str],
-    catalogue: str | None = None,
+    roots: PathOrUrl | Iterable[PathOrUrl],
+    catalogue: PathOrUrl | None = None,
     *,
     workers: int | None = None,
-    include: Iterable[str] | None = None,
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] = (),
     concurrency: int | None = None,
     optimize: Goal = "time",
     costs: Mapping[str, float] | None = None,
@@ -70,9 +70,9 @@ def estimate(
 
     Parameters
     ----------
-    roots : str or iterable of str
+    roots : str or pathlib.Path, or iterable of them
         As of `crawler.index`.
-    catalogue : str, optional
+    catalogue : str or pathlib.Path, optional
         What it holds unchanged is not counted. The quote is kept there, for `crawler.index` to compare with.
     workers : int, optional
         Processes that would crawl; one a core of this machine by default, and one for 0.
@@ -101,7 +101,7 @@ def estimate(
     CrawlerError
         There are no files, or none of the sample can be read.
     """
-    roots = (roots,) if isinstance(roots, str) else tuple(roots)
+    roots = texts_of(roots)
     if not roots:
         raise UsageError("there is nothing to estimate: name a folder, a file or a URL")
     if any(one is not None and one < 1 for one in (concurrency, max_hdus, max_keys, sample)):
@@ -111,9 +111,9 @@ def estimate(
     policy = read_policy(optimize, costs)
     job = CrawlJob(
         roots=roots,
-        catalogue=catalogue or "",
-        include=None if include is None else tuple(include),
-        exclude=tuple(exclude),
+        catalogue=text_of(catalogue or ""),
+        include=None if include is None else texts_of(include),
+        exclude=texts_of(exclude),
         storage_options=dict(storage_options or {}),
         catalogue_options=dict(catalogue_options or {}),
         adapter=store,

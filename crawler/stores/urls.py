@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote, quote_from_bytes, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
 from crawler.errors import UsageError
+
+PathOrUrl = str | os.PathLike[str]
+"""What public calls take for a file, a folder or a URL."""
 
 WEB_SCHEMES = frozenset({"http", "https"})
 ENCODED_SCHEMES = WEB_SCHEMES | {"file"}
@@ -29,6 +33,8 @@ _S3_HOST = re.compile(
     re.IGNORECASE,
 )
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://|(file):/", re.IGNORECASE)
+_SHORTENED_URL = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.\-]+:/[^/]", re.IGNORECASE)
+"""A URL after `pathlib.Path` has dropped one of its slashes. Without the second, a file URL still is one."""
 _PASSWORD = re.compile(r"(?<=://)[^/?#@]*:[^/?#@]*@")
 _WEB_USER = re.compile(r"(?<=://)[^/?#]*@")
 # What may stand unencoded in a path or query (RFC 3986, section 3.3 and 3.4), '%' and the brackets that
@@ -36,6 +42,37 @@ _WEB_USER = re.compile(r"(?<=://)[^/?#]*@")
 _WEB_SAFE = "!$&'()*+,;=:@-._~/%[]"
 # GitHub's URLs look as if they had a password, github://organisation:repository@branch/path, but have none.
 _NO_PASSWORD = frozenset({"github"})
+
+
+def text_of(place: PathOrUrl) -> str:
+    """Return a path or URL as the text that a user would type.
+
+    Parameters
+    ----------
+    place : str or os.PathLike
+        A `pathlib.Path` is always a path: one that begins with ``@`` is no key file.
+
+    Raises
+    ------
+    UsageError
+        Neither text nor a path, or a `pathlib.Path` that was made of a URL.
+    """
+    if isinstance(place, str):
+        return place
+    try:
+        path = os.fsdecode(place)
+    except TypeError:
+        raise UsageError(f"a path or URL is expected, not {type(place).__name__}") from None
+    if _SHORTENED_URL.match(path):
+        raise UsageError(f"pathlib.Path drops a slash of URLs, as in {printable(path)}: give the URL as a string")
+    return f"./{path}" if path.startswith("@") else path
+
+
+def texts_of(places: PathOrUrl | Iterable[PathOrUrl]) -> tuple[str, ...]:
+    """Return one path or URL, or several, as the texts that a user would type."""
+    if isinstance(places, str | bytes | os.PathLike) or not isinstance(places, Iterable):
+        return (text_of(places),)
+    return tuple(text_of(place) for place in places)
 
 
 def scheme_of(url: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from distributed import Security
 
 from crawler import __version__, api
 from crawler.catalogue.reader import Catalogue
@@ -137,7 +138,7 @@ class TestIndex:
         assert Catalogue("made").files.count_rows() == TREE_FILES
 
     def test_on_a_cluster_that_runs(self, crawler: Run, tree: Path) -> None:
-        with local_client(1) as client:
+        with local_client(1, security=Security()) as client:  # without certificates, as a scheduler at tcp:// is
             ended = crawler("index", tree, "-c", "made", "--scheduler", client.scheduler.address)
             assert (ended.code, ended.err) == (0, ""), "it has no dashboard"
             assert client.nthreads(), "the cluster is left running"
@@ -291,14 +292,27 @@ class TestFailures:
         assert (ended.code, ended.out) == (1, "")
         assert "99" in ended.fault
 
-    @pytest.mark.parametrize("sql", ["SELEKT 1", "SELECT nonsense FROM files", "SELECT * FROM 'other.parquet'", ""])
+    @pytest.mark.parametrize(
+        "sql", ["SELEKT 1", "SELECT nonsense FROM files", "SELECT * FROM 'other.parquet'", "DROP VIEW files"]
+    )
     def test_bad_sql(self, crawler: Run, catalogue: Path, sql: str) -> None:
         ended = crawler("query", catalogue, sql)
-        if sql:
-            assert ended.code == 1
-            assert ended.fault.startswith("query failed: ")
-        else:
-            assert (ended.code, ended.err) == (0, "")
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.fault.startswith("query failed: ")
+
+    @pytest.mark.parametrize(
+        ("sql", "said"),
+        [
+            ("", "the query has no statement: give one, such as FROM files LIMIT 5"),
+            ("/* nothing */", "the query has no statement: give one, such as FROM files LIMIT 5"),
+            ("SELECT 1; SELECT 2", "the query has 2 statements: give one, such as FROM files LIMIT 5"),
+        ],
+    )
+    def test_query_without_exactly_one_statement_is_wrong_usage(
+        self, crawler: Run, catalogue: Path, sql: str, said: str
+    ) -> None:
+        ended = crawler("query", catalogue, sql)
+        assert (ended.code, ended.out, ended.fault) == (2, "", said)
 
     def test_404(self, crawler: Run) -> None:
         with RangeServer() as server:
@@ -397,6 +411,28 @@ class TestCatalogue:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         assert "┃ status" in crawler("query", catalogue, sql).out
         assert crawler("query", catalogue, sql, "--csv").out == "status,n\nok,41\nnot-fits,2\ntruncated,1\n"
+
+    def test_query_prints_dates_beyond_those_of_python(
+        self, crawler: Run, catalogue: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sql = "SELECT DATE '20000-01-01' AS a, TIMESTAMP '-290000-01-01' AS b, 'infinity'::DATE AS c, 2 AS a"
+        assert crawler("query", catalogue, sql) == (
+            0,
+            "a,b,c,a\n20000-01-01,290001-01-01 (BC) 00:00:00,infinity,2\n",
+            "",
+        )
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert "│ 20000-01-01 │ 290001-01-01 (BC) 00:00:00 │ infinity │ 2 │" in crawler("query", catalogue, sql).out
+
+    def test_query_draws_the_plan_of_explain(
+        self, crawler: Run, catalogue: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        ended = crawler("query", catalogue, "EXPLAIN SELECT url FROM files")
+        assert ended.code == 0
+        assert ended.out.count("\n") > 3, "a plan has several lines"
 
     def test_vacuum(self, crawler: Run, tree: Path, catalogue: Path) -> None:
         (tree / "night0" / "exp000.fits").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -160,6 +161,96 @@ class TestHeader:
         assert str(caught.value).isprintable()
 
 
+def text_of(catalogue: Catalogue, query: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a query as text."""
+    with catalogue.text_of_sql(query) as rows:
+        return [row for batch in rows.batches for row in zip(*(c.to_pylist() for c in batch.columns), strict=True)]
+
+
+class TestText:
+    """What Arrow and Python have no value for is text as DuckDB writes it."""
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            ("DATE '20000-01-01'", "20000-01-01"),
+            ("DATE '-4000-01-01'", "4001-01-01 (BC)"),
+            ("TIMESTAMP '290000-01-01 01:02:03'", "290000-01-01 01:02:03"),
+            ("'infinity'::DATE", "infinity"),
+            ("'-infinity'::TIMESTAMPTZ", "-infinity"),
+            ("TIMESTAMPTZ '2020-01-01 00:00:00+02'", "2019-12-31 22:00:00+00"),
+            ("TIMESTAMP_NS '2020-01-01 00:00:00.123456789'", "2020-01-01 00:00:00.123456789"),
+            ("'12:34:56+02'::TIMETZ", "12:34:56+02"),
+            ("INTERVAL 100000 YEARS", "100000 years"),
+            ("'nan'::DOUBLE", "nan"),
+            ("'-inf'::FLOAT", "-inf"),
+            ("0.1::FLOAT", "0.1"),
+            ("340282366920938463463374607431768211455::UHUGEINT", "340282366920938463463374607431768211455"),
+            ("'-170141183460469231731687303715884105728'::HUGEINT", "-170141183460469231731687303715884105728"),
+            ("(repeat('9', 60))::BIGNUM", "9" * 60),
+            ("12345678901234567890.123::DECIMAL(38, 3)", "12345678901234567890.123"),
+            ("[1, 2]", "[1, 2]"),
+            ("{'when': [DATE '20000-01-01'], 'what': NULL}", "{'when': [20000-01-01], 'what': NULL}"),
+            ("MAP {'a': 1}", "{a=1}"),
+            ("union_value(x := 2)", "2"),
+            ("'10101'::BIT", "10101"),
+            ("'x'::ENUM ('x', 'y')", "x"),
+            ("repeat('x', 1000000)", "x" * 1_000_000),
+            ("'\\x00\\xFF'::BLOB", b"\x00\xff"),
+            ("true", "true"),
+            ("''", ""),
+            ("NULL", None),
+        ],
+    )
+    def test_of_any_value(self, catalogue: Catalogue, value: str, text: str | bytes | None) -> None:
+        assert text_of(catalogue, f"SELECT {value}") == [(text,)]
+
+    def test_of_columns_of_one_name(self, catalogue: Catalogue) -> None:
+        query = """SELECT 1 AS a, 'x' AS a, 3 AS "a:1", 4 AS a_1, 5 AS "A""b" """
+        with catalogue.text_of_sql(query) as rows:
+            assert rows.names == ("a", "a", "a:1", "a_1", 'A"b')
+            assert rows.numbers == (True, False, True, True, True)
+            assert [batch.to_pydict() for batch in rows.batches] == [
+                {"c0": ["1"], "c1": ["x"], "c2": ["3"], "c3": ["4"], "c4": ["5"]}
+            ]
+
+    def test_of_no_rows_keeps_the_columns(self, catalogue: Catalogue) -> None:
+        with catalogue.text_of_sql("SELECT url, size FROM files WHERE false") as rows:
+            assert (rows.names, list(rows.batches)) == (("url", "size"), [])
+
+    def test_keeps_the_order_of_many_rows(self, catalogue: Catalogue) -> None:
+        found = text_of(catalogue, "SELECT range * 7919 % 300007 AS n FROM range(300000) ORDER BY n DESC")
+        numbers = [int(row[0]) for row in found]
+        assert numbers == sorted(numbers, reverse=True)
+        assert len(numbers) == 300_000
+
+    def test_fault_after_some_rows_is_one_line(self, catalogue: Catalogue) -> None:
+        query = "SELECT CASE WHEN range = 299999 THEN error('at\nlast') ELSE range END FROM range(300000)"
+        with pytest.raises(QueryError, match=r"^query failed: .*last"):
+            text_of(catalogue, query)
+
+    def test_faults_of_whoever_reads_the_rows_are_their_own(self, catalogue: Catalogue) -> None:
+        with pytest.raises(BrokenPipeError), catalogue.text_of_sql("SELECT 1"):
+            raise BrokenPipeError
+
+    def test_arrow_gets_text_of_types_that_it_lacks(self, catalogue: Catalogue) -> None:
+        largest = "340282366920938463463374607431768211455"
+        query = f'SELECT {largest}::UHUGEINT AS a, 1 AS a, \'01:00:00+02\'::TIMETZ AS "b"""'
+        found = catalogue.sql(query)
+        assert found.column_names == ["a", "a", 'b"']
+        assert [column.to_pylist() for column in found.columns] == [
+            [largest],
+            [1],
+            ["01:00:00+02"],
+        ]
+        assert found.column(1).type == pa.int32()
+
+    def test_times_are_in_utc(self, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TZ", "Pacific/Auckland")
+        found = catalogue.sql("SELECT TIMESTAMPTZ '2020-01-01 00:00:00+00' AS t")
+        assert str(found["t"].type) == "timestamp[us, tz=UTC]"
+
+
 class TestSql:
     def test_sees_three_views(self, catalogue: Catalogue) -> None:
         found = catalogue.sql(
@@ -176,28 +267,49 @@ class TestSql:
         assert catalogue.sql("SELECT etag FROM files WHERE url = 'file:///b'").num_rows == 1
         assert catalogue.sql("SELECT hdu FROM cards WHERE url IN ('file:///b', 'x')").num_rows == 4
 
+    @pytest.mark.parametrize("query", ["", "  ", "-- nothing", ";", " ;; /* x */ ;"])
+    def test_without_a_statement_is_wrong_usage(self, catalogue: Catalogue, query: str) -> None:
+        with pytest.raises(UsageError, match=r"^the query has no statement: give one, such as FROM files LIMIT 5$"):
+            catalogue.sql(query)
+
+    @pytest.mark.parametrize("query", ["SELECT 1; SELECT 2", "FROM files;FROM hdus;", "CREATE TABLE t (x INT); FROM t"])
+    def test_of_several_statements_is_wrong_usage(self, catalogue: Catalogue, query: str) -> None:
+        with pytest.raises(UsageError, match=r"^the query has 2 statements: give one"):
+            catalogue.sql(query)
+
     @pytest.mark.parametrize(
         "query",
-        ["", "  ", "-- nothing", ";", "BEGIN", "DROP VIEW files"],
-        ids=["empty", "blank", "comment", "semicolon", "begin", "drop"],
+        [
+            "BEGIN",
+            "DROP VIEW files",
+            "CREATE TABLE t AS SELECT 1",
+            "DELETE FROM files",
+            "PREPARE a AS SELECT 1",
+            "CHECKPOINT",
+        ],
     )
-    def test_statements_without_rows_give_none(self, catalogue: Catalogue, query: str) -> None:
-        found = catalogue.sql(query)
-
-        assert isinstance(found, pa.Table)
-        assert found.num_rows == 0
-
-    def test_of_several_statements_the_last_counts(self, catalogue: Catalogue) -> None:
-        query = "CREATE TABLE t AS SELECT url FROM files; DELETE FROM t WHERE url = 'file:///a'; SELECT * FROM t"
-
-        assert catalogue.sql(query).num_rows == 2
-
-    def test_calls_know_nothing_of_each_other(self, catalogue: Catalogue) -> None:
-        catalogue.sql("CREATE TABLE t AS SELECT 1; DROP VIEW files")
-
+    def test_that_gives_no_rows_is_refused(self, catalogue: Catalogue, query: str) -> None:
+        with pytest.raises(QueryError, match="is no query: a catalogue is read by SELECT"):
+            catalogue.sql(query)
         assert catalogue.sql("FROM files").num_rows == 3
-        with pytest.raises(QueryError, match="Table with name t does not exist"):
-            catalogue.sql("FROM t")
+
+    @pytest.mark.parametrize(
+        ("query", "rows"),
+        [
+            ("SELECT 1;", 1),
+            ("SELECT ';' -- ; SELECT 2", 1),
+            ("EXPLAIN SELECT * FROM files", 1),
+            ("DESCRIBE files", len(TABLES["files"])),
+            ("SUMMARIZE SELECT url FROM files", 1),
+            ("PIVOT (SELECT url, status FROM files) ON status USING count(*)", 3),
+            ("PRAGMA table_info('cards')", len(TABLES["cards"])),
+            ("VALUES (1), (2)", 2),
+            ("FROM files", 3),
+        ],
+    )
+    def test_of_every_kind_that_gives_rows(self, catalogue: Catalogue, query: str, rows: int) -> None:
+        assert catalogue.sql(query).num_rows == rows
+        assert len(text_of(catalogue, query)) == rows
 
     @pytest.mark.parametrize(
         ("query", "words"),
@@ -241,7 +353,8 @@ class TestSql:
             "EXPORT DATABASE '{folder}/out'",
             "IMPORT DATABASE '{folder}'",
             "ATTACH '{folder}/out.db'",
-            "CREATE TABLE t (x INT); COPY t FROM '{secret}'",
+            "COPY files FROM '{secret}'",
+            "EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/out.csv'",
             "CREATE PERSISTENT SECRET s (TYPE s3)",
             "INSTALL httpfs",
             "LOAD httpfs",
@@ -272,7 +385,7 @@ class TestSql:
         ],
     )
     def test_changes_no_setting(self, catalogue: Catalogue, query: str) -> None:
-        with pytest.raises(QueryError, match=r"locked|Cannot change"):
+        with pytest.raises(QueryError, match=r"locked|Cannot change|is no query"):
             catalogue.sql(query)
 
     @pytest.mark.parametrize("name", ["local_table", "GLOBAL_TABLE", "TABLES", "catalogue"])
