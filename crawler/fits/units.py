@@ -24,7 +24,8 @@ INT64_MAX = 2**63 - 1
 MAX_NAXIS = 999
 """Largest NAXIS that the Standard allows (section 4.4.1.1)."""
 
-_KEYWORD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+_KEYWORD = 8
+"""Columns of the keyword (section 4.1.2.1)."""
 
 # Free format (section 4.2): blanks, then the token, which ends at a blank, the comment's slash, or the card's end.
 # Words may follow it without a slash, as in old files; but digits after a blank are part of the token, so that `1 0`
@@ -98,11 +99,30 @@ def padded(size: int) -> int:
 
 
 def find_end(data: bytes, base: int, start: int) -> int:
-    """Return where the END card of a header lies in ``data``, or -1.
+    r"""Return where the END card of a header lies in ``data``, whole, or -1.
 
-    END counts only on a card boundary, and only where no further keyword character follows it (``ENDTIME`` is
-    no END). What else its card holds is not looked at: real files have NULs and text there, although the
-    Standard wants blanks (section 4.4.1.1).
+    END counts only on a card boundary, and only where each of columns 4 to 8 is a blank or a NUL. The rest of its card
+    is not looked at: real files have NULs and text there, although the Standard wants blanks (section 4.4.1.2). The
+    first END counts, whatever follows it in its block.
+
+    What ends a header in astropy 8.0 (``fits.open``), in CFITSIO 4.6 and here:
+
+    ===================================================  =============  =======  ====
+    card                                                 astropy        CFITSIO  here
+    ===================================================  =============  =======  ====
+    ``END`` and 77 blanks                                yes            yes      yes
+    blanks or NULs in columns 4 to 8, then anything      if none later  yes      yes
+    ``END TEXT``, ``END\0TEXT``, ``END  = 1``, ``END=``  if none later  yes      no
+    ``END/``, ``END,``, ``END\n``, ``END\t``             if none later  no       no
+    ``ENDTIME``, ``END_``, ``end``, ``END`` in column 2  no             no       no
+    no END: what follows the header is read as header    yes            yes      yes
+    ===================================================  =============  =======  ====
+
+    *If none later*: astropy reads on to the next card that is END and 77 blanks, through data and further headers. Only
+    where the file has none, or a byte over 0x7F before it, astropy takes the first card that begins with END and has
+    no keyword character behind blanks. So the libraries agree where both read on, and in the last header of a file.
+    Where they do not, CFITSIO is followed, because reading on loses the HDUs that follow; but not for text in columns
+    4 to 8, which makes another keyword (section 4.1.2.1).
 
     Parameters
     ----------
@@ -116,9 +136,9 @@ def find_end(data: bytes, base: int, start: int) -> int:
     at = data.find(b"END", start)
     while at >= 0:
         if (at - base) % CARD == 0:
-            if at + 3 == len(data):
+            if at + CARD > len(data):
                 return -1
-            if data[at + 3] not in _KEYWORD_BYTES:
+            if not data[at + 3 : at + _KEYWORD].strip(b" \0"):
                 return at
         at = data.find(b"END", at + 3)
     return -1

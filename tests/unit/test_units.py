@@ -36,15 +36,26 @@ def test_padded(size: int, expected: int) -> None:
     ("cards", "expected"),
     [
         case("END", ["A", "END"], 1),
-        case("nothing after it", ["A", b"END".ljust(80)], 1),
         case("NUL after it", ["A", b"END\0"], 1),
+        case("NULs in columns 4 to 8", ["A", b"END\0\0\0\0\0"], 1),
         case("NULs to the end of its card", ["A", b"END".ljust(80, b"\0")], 1),
-        case("text after it", ["A", "END of header"], 1),
-        case("value indicator after it", ["A", "END     = 5"], 1),
-        case("slash after it", ["A", "END/"], 1),
-        case("byte over 0x7E after it", ["A", b"END\xff"], 1),
+        case("text from column 9 on", ["A", "END     of header"], 1),
+        case("value indicator", ["A", "END     = 5"], 1),
+        case("comment from column 10 on", ["A", "END      / c"], 1),
+        case("bytes over 0x7E from column 9 on", ["A", b"END     \xff"], 1),
         case("twice, the first counts", ["A", "END", "END"], 1),
         case("first card", ["END"], 0),
+        case("text in columns 5 to 8 is none", ["END of header", "A"], None),
+        case("text in column 8 is none", ["END    x", "A"], None),
+        case("NUL and text in columns 4 to 8 is none", [b"END\0x", "A"], None),
+        case("slash is none", ["END/ c", "A"], None),
+        case("slash in column 5 is none", ["END / c", "A"], None),
+        case("line feed is none", ["END\n", "A"], None),
+        case("tab is none", ["END\t", "A"], None),
+        case("comma is none", ["END,", "A"], None),
+        case("early value indicator is none", ["END= 1", "END  = 1"], None),
+        case("byte over 0x7E is none", [b"END\xff", "A"], None),
+        case("END/ before END", ["END/ c", "END"], 1),
         case("ENDTIME is none", ["ENDTIME = 1", "A"], None),
         case("END_ is none", ["END_    = 1", "A"], None),
         case("END- is none", ["END-    = 1", "A"], None),
@@ -63,10 +74,11 @@ def test_find_end(cards: list[str | bytes], expected: int | None, base: int) -> 
     assert find_end(data, base, base) == (-1 if expected is None else base + expected * CARD)
 
 
-def test_find_end_waits_for_the_byte_that_tells_end_from_a_keyword() -> None:
-    data = card("A") + b"END"
-    assert find_end(data, 0, 0) == -1
-    assert find_end(data + b" ", 0, 0) == CARD
+def test_find_end_waits_for_the_whole_card() -> None:
+    data = card("A") + card("END")
+    for missing in (77, 76, 72, 1):
+        assert find_end(data[:-missing], 0, 0) == -1
+    assert find_end(data, 0, 0) == CARD
 
 
 def test_find_end_starts_where_it_is_told() -> None:
