@@ -182,7 +182,7 @@ class HeaderWalker:
         longest = self._limits.header_bytes
         end = find_end(data, base, base + self._searched)
         if 0 <= end <= base + longest - CARD:
-            return self._hdu(data[base:end])
+            return self._hdu(data[base:end], data[end : end + CARD])
         if have >= longest:
             raise CorruptError(f"header of HDU {self._index} has no END within {longest} bytes", start)
         if at_end:
@@ -195,8 +195,8 @@ class HeaderWalker:
         """Index of the HDU whose header is looked for."""
         return 0 if self._last is None else self._last.index + 1
 
-    def _hdu(self, header: bytes) -> Hdu:
-        hdu = parse_hdu(self._index, self._header_at, header)
+    def _hdu(self, header: bytes, end: bytes) -> Hdu:
+        hdu = parse_hdu(self._index, self._header_at, header, end)
         self._header_bytes += hdu.header_size
         if self._header_bytes > self._limits.file_bytes:
             raise CorruptError(f"more than {self._limits.file_bytes} bytes of headers", self._header_at)
