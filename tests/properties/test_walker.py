@@ -288,7 +288,7 @@ def unpack(compression: str, feeds: list[bytes], max_bytes: int) -> tuple[bytes,
     try:
         for feed in feeds:
             decompressor.feed(feed)
-            while chunk := decompressor.read():
+            while (chunk := decompressor.read()) is not None:
                 found.append(chunk)
         decompressor.finish()
     except FormatError as fault:
