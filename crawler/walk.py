@@ -165,7 +165,7 @@ class FileWalk:
         FormatError
             The walk ends badly; HDUs that were yielded stand.
         StoreError
-            As sent in, or an answer broke off. HDUs in the ranges that came before are yielded first. Or it is too late.
+            As sent in; or an answer broke off; or it is too late. HDUs in ranges that came before are yielded first.
         """
         scope = self.scope
         walker = HeaderWalker(self.ref.size, scope.policy, scope.limits, self._guess)

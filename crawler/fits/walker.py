@@ -22,8 +22,12 @@ from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import CARD, Hdu, Span, find_end, padded, parse_hdu
 
-WALKER_VERSION = 1
-"""Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``)."""
+WALKER_VERSION = 2
+"""Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``).
+
+2: a header ends only at a card whose keyword is END; repeated structural keywords count as in astropy and CFITSIO;
+NAXIS without a value is corrupt; a compressed file keeps the HDUs before a failure of the store.
+"""
 
 _GUESSED_BYTES = 4 * 2**20
 """Bytes of guessed headers that are asked for at once: they are held until the walk gets there."""
