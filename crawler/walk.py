@@ -58,7 +58,7 @@ class Scope:
     max_hdus : int or None
         HDUs after which a walk stops; None to walk to the end.
     timeout : float
-        Seconds after which a walk reads no more, so that no file holds up all others.
+        Seconds after which a walk is given up, so that no file holds up all others.
     """
 
     policy: ReadPolicy = ReadPolicy()
@@ -119,6 +119,8 @@ class FileWalk:
     scope : Scope
     guess : Guess
         Where its headers may be.
+    is_late : callable
+        Asked before each read, and before each step of decompression. Once it is true the walk is given up.
 
     Attributes
     ----------
@@ -135,9 +137,16 @@ class FileWalk:
         So far.
     """
 
-    def __init__(self, ref: ObjectRef, scope: Scope = Scope(), guess: Guess = NOTHING) -> None:
+    def __init__(
+        self,
+        ref: ObjectRef,
+        scope: Scope = Scope(),
+        guess: Guess = NOTHING,
+        is_late: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.scope = scope
         self._guess = guess
+        self._is_late = is_late
         self.ref = ref
         self.compression: str | None = None
         self.trailing_bytes: int | None = None
@@ -156,7 +165,7 @@ class FileWalk:
         FormatError
             The walk ends badly; HDUs that were yielded stand.
         StoreError
-            As sent in, or an answer broke off. HDUs in the ranges that came before are yielded first.
+            As sent in; or an answer broke off; or it is too late. HDUs in ranges that came before are yielded first.
         """
         scope = self.scope
         walker = HeaderWalker(self.ref.size, scope.policy, scope.limits, self._guess)
@@ -218,6 +227,17 @@ class FileWalk:
                 walker.ends_at(stream.size)
         self.trailing_bytes = event.trailing_bytes
 
+    def check_time(self) -> None:
+        """Give the walk up if it is too late.
+
+        Raises
+        ------
+        StoreUnavailableError
+        """
+        if self._is_late():
+            limit = self.scope.timeout
+            raise StoreUnavailableError(self.ref.url, f"walk given up after {limit:,.0f} s: --file-timeout allows more")
+
     def _is_enough(self, hdu: Hdu, size: int | None) -> bool:
         """Tell whether to stop after an HDU. A file that ends with it is walked to its end, which takes no read."""
         self.stopped = hdu.index + 1 == self.scope.max_hdus and (size is None or size > hdu.end)
@@ -260,6 +280,7 @@ class FileWalk:
 
     def _ask(self, spans: tuple[ByteRange, ...]) -> Generator[Reads, Answers, list[Fetched]]:
         """Have ranges read at once; return the answers up to the first range that did not come, one at least."""
+        self.check_time()
         answers = yield Reads(self.ref, spans)
         self.requests += len(spans)
         self.round_trips += 1
@@ -318,13 +339,14 @@ class _Stream:
         self._chunk = b""
         self._chunk_at = 0  # of the chunk's first byte in the decompressed stream
         self._next_read = len(head)
-        self._fault: FormatError | None = None
+        self._fault: FormatError | StoreError | None = None
         self.size: int | None = None
 
     def read(self, start: int, stop: int) -> Generator[Reads, Answers, bytes]:
         """Return bytes from ``start``, which is not before the last read's, to ``stop`` or the end.
 
-        A damaged stream gives what lies before the damage first, and raises `FormatError` when asked again.
+        A stream that cannot be read on, because it is damaged, the store refuses it or it is too late, gives first what
+        lies before, and raises when asked again.
         """
         parts: list[bytes] = []
         at = start
@@ -339,13 +361,18 @@ class _Stream:
         return b"".join(parts)
 
     def _advance(self) -> Generator[Reads, Answers, bool]:
-        """Decompress the next chunk; False at the end, and where the stream is damaged."""
+        """Decompress the next chunk; False at the end, and where the stream cannot be read on."""
         if self.size is not None or self._fault is not None:
             return False
         self._chunk_at += len(self._chunk)
         self._chunk = b""
         try:
-            while not (chunk := self._decompressor.read()):
+            while not self._chunk:
+                self._walk.check_time()
+                chunk = self._decompressor.read()
+                if chunk is not None:
+                    self._chunk = chunk
+                    continue
                 data = yield from self._walk._read_stream(self._next_read)
                 self._next_read += len(data)
                 if not data:
@@ -353,10 +380,9 @@ class _Stream:
                     self.size = self._chunk_at
                     return False
                 self._decompressor.feed(data)
-        except FormatError as fault:
+        except (FormatError, StoreError) as fault:
             self._fault = fault
             return False
-        self._chunk = chunk
         return True
 
 
@@ -389,11 +415,11 @@ def walk_steps(
     requests = bytes_read = round_trips = 0
     begun = clock()
     for attempt in range(1, _CHANGES + 1):
-        walk = FileWalk(ref, scope, guess)
+        walk = FileWalk(ref, scope, guess, lambda: clock() - begun > scope.timeout)
         result = FileResult(walk.ref)
         changed = False
         try:
-            yield from _collected(walk, result.hdus, lambda: clock() - begun > scope.timeout)
+            yield from _collected(walk, result.hdus)
         except FormatError as fault:
             result.status, result.error = fault.status, str(fault)
         except ObjectChangedError as fault:
@@ -423,8 +449,8 @@ def walk_steps(
     return result
 
 
-def _collected(walk: FileWalk, hdus: list[Hdu], is_late: Callable[[], bool]) -> Generator[Reads, Answers, None]:
-    """Pass on the reads of a walk until it is too late for more, and keep its HDUs."""
+def _collected(walk: FileWalk, hdus: list[Hdu]) -> Generator[Reads, Answers, None]:
+    """Pass on the reads of a walk, and keep its HDUs."""
     steps = walk.steps()
     answers: Answers | None = None
     while True:
@@ -435,11 +461,8 @@ def _collected(walk: FileWalk, hdus: list[Hdu], is_late: Callable[[], bool]) -> 
         if isinstance(step, Hdu):
             hdus.append(step)
             answers = None
-            continue
-        if is_late():
-            limit = walk.scope.timeout
-            raise StoreUnavailableError(walk.ref.url, f"walk given up after {limit:,.0f} s: --file-timeout allows more")
-        answers = yield step
+        else:
+            answers = yield step
 
 
 def hdus_of(store: ObjectStore, ref: ObjectRef, scope: Scope = Scope()) -> Iterator[Hdu]:

@@ -1,6 +1,7 @@
 """Compressed files: told by their content, read forward, in bounded memory.
 
-Sans I/O like the walker: a `Decompressor` is fed compressed bytes and gives decompressed ones, a step at a time.
+Sans I/O like the walker: a `Decompressor` is fed compressed bytes and gives decompressed ones, a step at a time. Each
+step is bounded in time and memory, whatever the bytes are, so that the caller can stop between two of them.
 gzip (RFC 1952, with several members one after the other) and bzip2 (also several streams) are read; other
 compressions are recognised, so that their rows can say what they are.
 """
@@ -90,29 +91,34 @@ class Decompressor:
             self._waiting = self._waiting[self._at :] + data
             self._at = 0
 
-    def read(self) -> bytes:
-        """Return the next decompressed bytes, at most 1 MiB; empty where more must be fed first.
+    def read(self) -> bytes | None:
+        """Do one step, and return the decompressed bytes that come of it.
+
+        Returns
+        -------
+        bytes or None
+            At most 1 MiB. Empty where this step gave none and another one may: a member ended, or padding was passed.
+            None where more must be fed first.
 
         Raises
         ------
         CorruptError
             The stream is damaged, or holds more than ``max_bytes``. The offset is one of the compressed file.
         """
-        while not self._ended:
-            if self._member.eof:
-                if not self._next_member():
-                    break
-            elif self._hungry and self._at == len(self._waiting):
-                break
-            elif data := self._decompress():
-                self.produced += len(data)
-                if self.produced > self._max_bytes:
-                    raise CorruptError(f"decompresses to more than {self._max_bytes} bytes", self._fed_at)
-                return data
-        return b""
+        if self._ended:
+            return None
+        if self._member.eof:
+            return b"" if self._next_member() else None
+        if self._hungry and self._at == len(self._waiting):
+            return None
+        data = self._decompress()
+        self.produced += len(data)
+        if self.produced > self._max_bytes:
+            raise CorruptError(f"decompresses to more than {self._max_bytes} bytes", self._fed_at)
+        return data
 
     def finish(self) -> None:
-        """Say that no more bytes will come, after `read` gave all, and check that the stream is complete.
+        """Say that no more bytes will come, after `read` gave None, and check that the stream is complete.
 
         Raises
         ------

@@ -22,8 +22,12 @@ from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import CARD, Hdu, Span, find_end, padded, parse_hdu
 
-WALKER_VERSION = 1
-"""Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``)."""
+WALKER_VERSION = 2
+"""Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``).
+
+2: a header ends only at a card whose keyword is END; repeated structural keywords count as in astropy and CFITSIO;
+NAXIS without a value is corrupt; a compressed file keeps the HDUs before a failure of the store.
+"""
 
 _GUESSED_BYTES = 4 * 2**20
 """Bytes of guessed headers that are asked for at once: they are held until the walk gets there."""
@@ -182,7 +186,7 @@ class HeaderWalker:
         longest = self._limits.header_bytes
         end = find_end(data, base, base + self._searched)
         if 0 <= end <= base + longest - CARD:
-            return self._hdu(data[base:end])
+            return self._hdu(data[base:end], data[end : end + CARD])
         if have >= longest:
             raise CorruptError(f"header of HDU {self._index} has no END within {longest} bytes", start)
         if at_end:
@@ -195,8 +199,8 @@ class HeaderWalker:
         """Index of the HDU whose header is looked for."""
         return 0 if self._last is None else self._last.index + 1
 
-    def _hdu(self, header: bytes) -> Hdu:
-        hdu = parse_hdu(self._index, self._header_at, header)
+    def _hdu(self, header: bytes, end: bytes) -> Hdu:
+        hdu = parse_hdu(self._index, self._header_at, header, end)
         self._header_bytes += hdu.header_size
         if self._header_bytes > self._limits.file_bytes:
             raise CorruptError(f"more than {self._limits.file_bytes} bytes of headers", self._header_at)

@@ -288,7 +288,7 @@ def unpack(compression: str, feeds: list[bytes], max_bytes: int) -> tuple[bytes,
     try:
         for feed in feeds:
             decompressor.feed(feed)
-            while chunk := decompressor.read():
+            while (chunk := decompressor.read()) is not None:
                 found.append(chunk)
         decompressor.finish()
     except FormatError as fault:
@@ -364,7 +364,9 @@ def test_any_guess_gives_the_same_row(
     found = walk_file(store, store.ref(), scope, guess)
     same = ["error", "compression", "hdus", "pinned"]
     if max_hdus is None or tells != "nothing":  # else a longer read may happen to tell where the file ends
-        same += ["ref", "status", "trailing_bytes"]
+        same += ["status", "trailing_bytes"]
+    if tells != "nothing" or (max_hdus is None and expected.status in {"ok", "truncated"}):  # for the same reason
+        same += ["ref"]
     assert [getattr(found, name) for name in same] == [getattr(expected, name) for name in same]
     assert found.requests == len(store.asked)
     assert found.round_trips <= found.requests

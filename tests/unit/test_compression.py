@@ -34,7 +34,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": pack_gzip, "bzip2": bz2.com
 def chunks(decompressor: Decompressor, data: bytes, feed: int) -> Iterator[bytes]:
     for at in range(0, len(data), feed):
         decompressor.feed(data[at : at + feed])
-        while chunk := decompressor.read():
+        while (chunk := decompressor.read()) is not None:
             yield chunk
     decompressor.finish()
 
@@ -214,10 +214,24 @@ def test_a_bomb_is_read_in_bounded_memory(compression: str, bound: int) -> None:
     assert peak < bound
 
 
+@pytest.mark.parametrize("tail", ["members", "nuls"])
+@pytest.mark.parametrize("compression", READABLE)
+def test_each_step_ends_where_nothing_comes_of_the_bytes(compression: str, tail: str) -> None:
+    """A stream of empty members is many steps, and none of them waits for bytes that may never come."""
+    pack = PACK[compression]
+    data = pack(b"first") + (pack(b"") * 50_000 if tail == "members" else bytes(MiB)) + pack(b"last")
+    decompressor = Decompressor(compression)
+    decompressor.feed(data)
+    steps = list(iter(decompressor.read, None))
+    assert b"".join(steps) == b"firstlast"
+    assert len(steps) > (50_000 if tail == "members" else 2)
+    decompressor.finish()
+
+
 def test_counts() -> None:
     data = pack_gzip(NOISE[:5000])
     decompressor = Decompressor("gzip")
     decompressor.feed(data + b"garbage")
     assert decompressor.read() == NOISE[:5000]
-    assert decompressor.read() == b""
+    assert decompressor.read() is None
     assert (decompressor.consumed, decompressor.produced) == (len(data) + 7, 5000)

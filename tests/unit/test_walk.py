@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import itertools
 import lzma
 import random
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -542,6 +544,22 @@ class FailingStore(AtOnce):
         return fetched
 
 
+def test_hdus_before_a_failure_of_the_store_are_kept_of_a_compressed_file() -> None:
+    """One read of the walker needs bytes from before the failure, and bytes from after it."""
+    noise = image_hdu((len(NOISE),), xtension="IMAGE", data=NOISE)
+    store = FailingStore(
+        pack_gzip(image_hdu() + bintable_hdu(10, 300) + noise), {BLOCK: StoreUnavailableError(URL, "busy")}
+    )
+    result = walk(store, policy=ReadPolicy(first=BLOCK, header=40 * BLOCK, gap=0))
+    assert summary(result) == ("unreadable", "busy", "gzip", 3, None)
+
+
+GAPING = header(entry("XTENSION", "IMAGE"), entry("BITPIX", 8), "NAXIS   = 1", f"NAXIS1  = {2**40}")
+"""An extension whose data are more than any file here holds."""
+
+SCOPE_OF_20_S = Scope(ReadPolicy(first=MiB, gap=0), timeout=20)
+
+
 class TestTimeOut:
     """A walk that lasts for too long reads no more."""
 
@@ -569,6 +587,31 @@ class TestTimeOut:
             steps.send([ObjectChangedError(URL, "changed")])
         result: FileResult = ended.value.value
         assert (result.status, result.hdus) == ("unreadable", [])
+
+    @pytest.mark.parametrize("content", ["data", "junk", "members"])
+    @pytest.mark.parametrize("compress", [pack_gzip, bz2.compress], ids=["gzip", "bzip2"])
+    def test_is_heeded_while_decompressing(self, compress: Any, content: str) -> None:
+        """The whole file comes with the first read; what takes time is what it decompresses to."""
+        file = {
+            "data": zeros(compress, image_hdu() + GAPING, 40),
+            "junk": zeros(compress, image_hdu() + image_hdu(xtension="IMAGE"), 40),
+            "members": compress(image_hdu() + GAPING) + compress(b"") * 50_000,
+        }[content]
+        store = BytesStore(file)
+        moments = itertools.count(1000.0)  # a second goes by from each look at the clock to the next
+        steps = walk_steps(store, store.ref(), SCOPE_OF_20_S, clock=lambda: next(moments))
+        result = finished(store, steps, next(steps))
+        assert (result.status, len(result.hdus), result.trailing_bytes) == ("unreadable", 2, None)
+        assert result.error == "walk given up after 20 s: --file-timeout allows more"
+        assert next(moments) < 1030.0
+
+    def test_is_heeded_by_a_real_bomb(self) -> None:
+        """4 GB of zeros in 9 kB take half a minute."""
+        store = BytesStore(zeros(bz2.compress, image_hdu(), 4000))
+        begun = time.monotonic()
+        result = walk(store, timeout=0.5)
+        assert time.monotonic() - begun < 10
+        assert (result.status, len(result.hdus)) == ("unreadable", 1)
 
 
 class TestReadsAtOnce:
