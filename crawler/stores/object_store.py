@@ -92,8 +92,6 @@ _SENT_EXACTLY = re.compile(
     r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%(?:20|22|23|25|3C|3E|3F|5C|60|7B|7C|7D|[89A-F][0-9A-F]))+"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# Rust's local store keeps names ending in #1 for uploads under way.
-_UPLOAD = re.compile(r"#\d+(/|$)")
 
 
 class _Place(NamedTuple):
@@ -104,7 +102,7 @@ class _Place(NamedTuple):
 
 
 class ObstoreStore:
-    """Objects of ``http(s)``, ``file`` and ``memory`` URLs, through obstore.
+    """Objects of ``http(s)`` and ``memory`` URLs, through obstore.
 
     Parameters
     ----------
@@ -140,7 +138,7 @@ class ObstoreStore:
         return self._list(url)
 
     def _list(self, url: str) -> Iterator[pa.RecordBatch]:
-        place = _place(url.rstrip("/") if scheme_of(url) == "file" else url)
+        place = _place(url)
         path = place.path.rstrip("/")
         if path and not _nameable(path):
             yield from self._instead(url).list(url)
@@ -229,8 +227,6 @@ class ObstoreStore:
 def _opened(root: str, options: Mapping[str, object]) -> Any:
     """Make the obstore store of one root. The next schemes go here."""
     scheme = scheme_of(root)
-    if scheme == "file":
-        return obstore.store.LocalStore("/")
     if scheme not in WEB_SCHEMES:
         return obstore.store.MemoryStore()
     client: dict[str, Any] = {**CLIENT_OPTIONS, "allow_http": scheme == "http"}
@@ -254,8 +250,6 @@ def understood_options() -> Iterator[None]:
 
 def _place(url: str) -> _Place:
     scheme = scheme_of(url)
-    if scheme == "file":
-        return _Place("file://", file_path(url)[1:])
     if scheme in WEB_SCHEMES:
         parts = urlsplit(url)
         path = url[len(parts.scheme) + 3 + len(parts.netloc) :]
@@ -270,11 +264,7 @@ def _place(url: str) -> _Place:
 
 def _nameable(path: str) -> bool:
     """Tell whether obstore gives just the object of this path: it renames some and refuses others."""
-    if not path or _CONTROL.search(path) or _UPLOAD.search(path):
-        return False
-    try:
-        path.encode()
-    except UnicodeEncodeError:  # a file name that is no UTF-8
+    if not path or _CONTROL.search(path):
         return False
     return all(segment not in ("", ".", "..") for segment in path.split("/"))
 
