@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.failures import check_same, failed, fetched, from_os_error, missing
 from crawler.stores.rows import batches
 from crawler.stores.urls import file_path, file_url, printable, scheme_of
+from crawler.stores.values import describe, size_of, tag_of, time_of, writable
 from crawler.stores.web import from_client_error
 
 # What file systems call the same thing; the first that is there counts.
@@ -137,7 +137,7 @@ class FsspecStore:
         below = name[len(path) :]
         scheme, separator, rest = url.partition("://")
         rest = rest.rstrip("/")
-        return scheme + separator + (rest + below if rest else below.lstrip("/"))
+        return writable(scheme + separator + (rest + below if rest else below.lstrip("/")))
 
     def _located(self, url: str) -> tuple[Any, str]:
         scheme = scheme_of(url)
@@ -174,36 +174,15 @@ def _encloses_itself(entry: Mapping[str, Any], name: str) -> bool:
 
 
 def _described(url: str, info: Mapping[str, Any]) -> ObjectRef:
-    size = info.get("size")
-    modified = _moment(_first(info, _MODIFIED))
-    etag = _first(info, _ETAG)
+    size, modified = size_of(info.get("size")), time_of(_first(info, _MODIFIED))
+    etag = tag_of(_first(info, _ETAG))
     if etag is None and modified is not None:
         etag = f"{info.get('ino', '')}-{modified.timestamp():.6f}-{size}"
-    version = _first(info, _VERSION)
-    return ObjectRef(
-        url=url,
-        size=None if size is None else int(size),
-        etag=None if etag is None else str(etag),
-        version=None if version is None else str(version),
-        last_modified=modified,
-    )
+    return describe(url, size=size, etag=etag, version=_first(info, _VERSION), modified=modified)
 
 
 def _first(info: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((info[name] for name in names if info.get(name) is not None), None)
-
-
-def _moment(value: object) -> datetime | None:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if isinstance(value, (int, float)):
-        return datetime.fromtimestamp(value, UTC)
-    if not isinstance(value, datetime):
-        return None
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _mapped(url: str, error: Exception) -> StoreError:

@@ -38,7 +38,8 @@ from crawler.stores.failures import (
     unavailable,
 )
 from crawler.stores.rows import BATCH_ROWS
-from crawler.stores.urls import WEB_SCHEMES, file_path, file_url, one_line, scheme_of
+from crawler.stores.urls import WEB_SCHEMES, one_line, scheme_of
+from crawler.stores.values import describe, size_column, tag_column, time_column
 
 # A dead address costs two connects, a stalled answer one time-out: 7 and 10 s. obstore's defaults are ten
 # retries within three minutes, and no limit on a stall but 30 s for the whole answer, which is too little
@@ -271,26 +272,25 @@ def _nameable(path: str) -> bool:
 
 def _described(url: str, meta: Any) -> ObjectRef:
     modified = meta["last_modified"]
-    return ObjectRef(
-        url=url,
+    return describe(
+        url,
         size=meta["size"],
         etag=meta["e_tag"],
         version=meta["version"],
-        last_modified=None if modified == _EPOCH else modified,
+        modified=None if modified == _EPOCH else modified,
     )
 
 
 def _listed(root: str, batch: pa.RecordBatch) -> pa.RecordBatch:
     paths = batch.column("path").to_pylist()
-    urls = [file_url("/" + path) if root == "file://" else root + path for path in paths]
     columns = {
-        "url": pa.array(urls, type=pa.string()),
-        "size": batch.column("size"),
-        "etag": batch.column("e_tag"),
-        "version": batch.column("version"),
-        "last_modified": batch.column("last_modified"),
+        "url": pa.array([root + path for path in paths], type=pa.string()),
+        "size": size_column(batch.column("size")),
+        "etag": tag_column(batch.column("e_tag")),
+        "version": tag_column(batch.column("version")),
+        "last_modified": time_column(batch.column("last_modified")),
     }
-    return pa.record_batch([columns[f.name].cast(f.type) for f in LISTING_SCHEMA], schema=LISTING_SCHEMA)
+    return pa.record_batch([columns[name] for name in LISTING_SCHEMA.names], schema=LISTING_SCHEMA)
 
 
 def _status(said: str) -> int | None:

@@ -27,6 +27,7 @@ from crawler.stores.s3_errors import Asked, from_s3_obstore, is_range_ignored, i
 from crawler.stores.s3_options import understood
 from crawler.stores.s3_session import STALL_SECONDS, Endpoint, S3Session, if_match, split
 from crawler.stores.traffic import Traffic
+from crawler.stores.values import describe
 
 # As s3fs is told: four tries. An address that takes connections and never answers costs 27 s.
 RETRY_CONFIG = {
@@ -147,8 +148,9 @@ class S3Store:
             if is_range_ignored(error) and not ref.size and self._session.head(ref.url).size == 0:
                 return self._session.beyond(ref, span)
             raise
-        meta = answer.meta
-        described = ObjectRef(ref.url, meta["size"], meta["e_tag"], meta["version"], meta["last_modified"])
+        described = describe(
+            ref.url, size=meta["size"], etag=meta["e_tag"], version=meta["version"], modified=meta["last_modified"]
+        )
         return fetched(ref, span, data, described)
 
     def _open(self, name: str, url: str) -> _Bucket:
