@@ -4,7 +4,8 @@ Always its blocking calls, from threads, never the awaited ones: they let go of 
 cannot abort the interpreter at its exit as the awaited ones sometimes do.
 
 obstore names objects by raw paths without empty segments, dots or control characters, and encodes them for
-HTTP in its own way. What it cannot name exactly is read through another adapter, the fallback.
+HTTP in its own way. What it cannot name exactly, and answers with headers that it cannot read, are left to another
+adapter, the fallback.
 """
 
 from __future__ import annotations
@@ -92,6 +93,9 @@ _CAUSES = (
 _SENT_EXACTLY = re.compile(
     r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%(?:20|22|23|25|3C|3E|3F|5C|60|7B|7C|7D|[89A-F][0-9A-F]))+"
 )
+# An answer that is good but for a header that obstore cannot read: times as RFC 9110, section 5.6.7, lets servers write
+# them, ETags beyond ASCII, sizes beyond 64 bits.
+_UNREAD_HEADER = re.compile(r"source: Header \{|ParseContentRange|^year -?\d+ is out of range")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -111,7 +115,7 @@ class ObstoreStore:
         ``headers``: sent with every HTTP request, to every server that a URL names. ``client_options`` and
         ``retry_config``: obstore's own.
     fallback : Callable[[], ObjectStore] or None
-        Makes the adapter for what obstore cannot name or list. Called once at most.
+        Makes the adapter for what obstore cannot name, list or understand. Called once at most.
     memory : obstore.store.MemoryStore or None
         What ``memory://`` URLs are of.
     """
@@ -162,13 +166,16 @@ class ObstoreStore:
             said = str(error)
             if _status(said) in NO_HEAD or "ontent-Length" in said:
                 return ObjectRef(url)
+            if self._make_fallback is not None and is_header_unread(error):
+                return self._instead(url).head(url)
             raise from_obstore(url, error) from None
 
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`.
 
         A range that starts beyond the end costs a second request, HEAD, for the size and ETag that obstore
-        does not tell of that answer; so does a whole answer, where it may be one of no bytes.
+        does not tell of that answer; so does a whole answer, where it may be one of no bytes. An answer with a header
+        that obstore cannot read costs a second GET, by the fallback.
         """
         place = _place(ref.url)
         if not _nameable(place.path):
@@ -181,6 +188,8 @@ class ObstoreStore:
             data = answer.bytes().to_bytes()
             described = _described(ref.url, answer.meta)
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+            if self._make_fallback is not None and is_header_unread(error):
+                return self._instead(ref.url).get(ref, span)
             empty = self._empty(ref, span, error)
             if empty is None:
                 raise from_obstore(ref.url, error) from None
@@ -296,6 +305,11 @@ def _listed(root: str, batch: pa.RecordBatch) -> pa.RecordBatch:
 def _status(said: str) -> int | None:
     match = _STATUS.search(said)
     return int(match[1]) if match else None
+
+
+def is_header_unread(error: Exception) -> bool:
+    """Tell whether an error of obstore's says that it cannot read a header of an answer that is good otherwise."""
+    return _UNREAD_HEADER.search(str(error)) is not None
 
 
 def from_obstore(url: str, error: Exception) -> StoreError:
