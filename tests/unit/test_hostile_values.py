@@ -19,6 +19,7 @@ import pytest
 import crawler
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.schema import TABLES
+from crawler.errors import ListingError
 from crawler.stores import Adapter
 from tests.conftest import sibling
 from tests.servers import Content, RangeHandler, RangeServer, etag_of
@@ -47,6 +48,14 @@ def read_back(catalogue: str) -> dict[str, dict[str, Any]]:
     assert all(row["error"] is None or row["error"].isprintable() for row in rows)
     assert not [row for row in rows if row["status"] == "crashed"]
     return {row["url"]: row for row in rows}
+
+
+def listing_error(tmp_path: Path, *roots: str, **more: Any) -> str:
+    """Crawl roots that cannot be listed, and return why."""
+    with pytest.raises(ListingError) as caught:
+        indexed(tmp_path, *roots, **more)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
 
 
 class TestLocal:
@@ -189,6 +198,9 @@ class HostileFileSystem(fsspec.spec.AbstractFileSystem):  # type: ignore[misc] #
     told: ClassVar[list[dict[str, Any]]] = []
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        for entry in self.told:
+            if "fails" in entry:
+                raise entry["fails"]
         return [dict(entry) for entry in self.told]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
@@ -199,9 +211,9 @@ class HostileFileSystem(fsspec.spec.AbstractFileSystem):  # type: ignore[misc] #
         raise FileNotFoundError(path)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        raised = self.info(path).get("raises")
-        if raised is not None:
-            raise raised
+        info = self.info(path)
+        if "raises" in info:
+            raise info["raises"]
         return GOOD[start:end]
 
 
@@ -225,3 +237,50 @@ class TestFileSystems:
         odd = rows["hostile://bucket/odd.fits"]
         assert (odd["size"], odd["etag"], odd["last_modified"]) == expected
         assert odd["version"] is None
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            KeyError("size"),
+            TypeError("no"),
+            AttributeError("x"),
+            AssertionError(),
+            RuntimeError("\udcff\n"),
+            EOFError(),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_error_of_any_kind_is_a_row_or_one_line(
+        self, tmp_path: Path, hostile: list[dict[str, Any]], error: Exception
+    ) -> None:
+        hostile.append({"name": "bucket/odd.fits", "type": "file", "raises": error})
+        rows = indexed(tmp_path, "hostile://bucket/")
+        assert rows["hostile://bucket/good.fits"]["status"] == "ok"
+        assert rows["hostile://bucket/odd.fits"]["status"] == "unreadable"
+        hostile.append({"name": "bucket/x.fits", "fails": error})
+        assert type(error).__name__ in listing_error(tmp_path, "hostile://bucket/")
+
+    @pytest.mark.parametrize(
+        ("name", "url"),
+        [
+            pytest.param("\udcff", "\\udcff", id="not-utf-8"),
+            pytest.param("a\0b", "a\0b", id="nul"),
+            pytest.param("a\nb", "a\nb", id="newline"),
+            pytest.param("a::b", "a::b", id="colons"),
+            pytest.param("s3://[", "s3://[", id="url"),
+            pytest.param("x" * 100_000, "x" * 100_000, id="long"),
+            pytest.param("%ff%00", "%ff%00", id="percent"),
+        ],
+    )
+    def test_odd_name_is_a_row(self, tmp_path: Path, hostile: list[dict[str, Any]], name: str, url: str) -> None:
+        hostile.append({"name": f"bucket/{name}.fits", "size": len(GOOD)})  # and no type
+        rows = indexed(tmp_path, "hostile://bucket/")
+        assert rows["hostile://bucket/good.fits"]["status"] == "ok"
+        odd = rows[f"hostile://bucket/{url}.fits"]
+        assert odd["status"] == ("ok" if name == url else "unreadable")
+
+    def test_entry_that_names_nothing_is_one_line(self, tmp_path: Path, hostile: list[dict[str, Any]]) -> None:
+        hostile.append({"type": "file"})
+        assert "without a name" in listing_error(tmp_path, "hostile://bucket/")
+        hostile[-1] = {"name": "elsewhere/a.fits", "type": "file"}
+        assert "elsewhere/a.fits" in listing_error(tmp_path, "hostile://bucket/")
