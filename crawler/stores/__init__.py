@@ -31,7 +31,7 @@ __all__ = [
 Adapter = Literal["auto", "obstore", "fsspec"]
 
 _WEB = ("http", "https")
-_OBSTORE_SCHEMES = ("file", "http", "https", "memory")
+_OBSTORE_SCHEMES = ("http", "https", "memory")
 _OBSTORE_OPTIONS = frozenset({"headers", "client_options", "retry_config"})
 
 
@@ -55,7 +55,7 @@ def open_store(
         obstore's two.
     adapter : {"auto", "obstore", "fsspec"}
         ``auto``: the system's own calls for ``file``, obstore for ``http(s)`` and ``s3``, fsspec for all
-        others.
+        others. ``obstore``: as ``auto``, but fails for options and schemes that only fsspec can take.
 
     traffic : Traffic, optional
         What requests are made through: tried again, limited and counted. Without it each library tries again by itself.
@@ -98,10 +98,10 @@ def _opened(scheme: str, options: Mapping[str, object], adapter: Adapter, traffi
         from crawler.stores.s3 import S3Store
 
         return S3Store(options, adapter=adapter, traffic=traffic)
+    if adapter != "fsspec" and scheme == "file":
+        return _local(options)
     if adapter == "obstore":
         return _obstore(scheme, options)
-    if adapter == "auto" and scheme == "file":
-        return _local(options)
     if adapter == "auto" and scheme in _WEB and _OBSTORE_OPTIONS.issuperset(options):
         return _obstore(scheme, options)
     return _fsspec(scheme, options)
@@ -109,7 +109,7 @@ def _opened(scheme: str, options: Mapping[str, object], adapter: Adapter, traffi
 
 def is_known_scheme(scheme: str) -> bool:
     """Tell whether `open_store` knows the scheme, without importing what it needs."""
-    if scheme in _OBSTORE_SCHEMES or scheme in S3_SCHEMES:
+    if scheme == "file" or scheme in _OBSTORE_SCHEMES or scheme in S3_SCHEMES:
         return True
     from fsspec.registry import known_implementations, registry
 
@@ -133,8 +133,6 @@ def _obstore(scheme: str, options: Mapping[str, object]) -> ObjectStore:
         raise UsageError(f"obstore takes no storage option {one_line(', '.join(unknown))}: use adapter fsspec")
 
     def fallback() -> ObjectStore:
-        if scheme == "file":
-            return _local({})
         return _fsspec(scheme, {"headers": options["headers"]} if "headers" in options else {})
 
     return ObstoreStore(options, fallback=None if scheme == "memory" else fallback)

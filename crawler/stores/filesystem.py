@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import fsspec
 import fsspec.asyn
-import fsspec.core
 import fsspec.dircache
 import pyarrow as pa
 
@@ -23,14 +20,13 @@ from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.failures import check_same, failed, fetched, from_os_error, missing
 from crawler.stores.rows import batches
 from crawler.stores.urls import file_path, file_url, printable, scheme_of
+from crawler.stores.values import describe, size_of, tag_of, time_of, writable
 from crawler.stores.web import from_client_error
 
 # What file systems call the same thing; the first that is there counts.
 _ETAG = ("ETag", "etag", "e_tag", "content_md5", "md5Hash", "checksum")
 _VERSION = ("VersionId", "version_id", "generation", "version")
 _MODIFIED = ("LastModified", "last_modified", "mtime", "updated", "modify", "modified", "created")
-
-_CAUGHT = (OSError, ValueError, NotImplementedError, aiohttp.ClientError)
 
 
 class FsspecStore:
@@ -40,6 +36,9 @@ class FsspecStore:
     followed by a look at the object, after the bytes, so that an object which is still the one asked for
     then was so while it was read. Where a file system has no ETags, one is made of modification time, size
     and inode, as far as it tells.
+
+    These file systems are written by many hands and raise errors of any kind: `OSError` where they fail by design,
+    `KeyError` or `TypeError` where a server says what they did not expect. Each becomes a `StoreError`.
 
     Parameters
     ----------
@@ -68,10 +67,10 @@ class FsspecStore:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
         filesystem, path = self._located(url)
         try:
-            info = filesystem.info(path)
-        except _CAUGHT as error:
+            info = dict(filesystem.info(path))
+        except Exception as error:
             raise _mapped(url, error) from None
-        if info["type"] == "directory":
+        if info.get("type") == "directory":
             raise missing(url, "is a folder, not an object")
         return _described(url, info)
 
@@ -87,7 +86,7 @@ class FsspecStore:
         try:
             beyond = ref.size is not None and span.start >= ref.size
             data = b"" if beyond else bytes(filesystem.cat_file(path, span.start, span.stop, **plain))
-        except _CAUGHT as error:
+        except Exception as error:
             # Gone, replaced by something shorter, or refused as a range beyond the end: a look tells.
             described = self._still(ref, error)
             if described.size is None or span.start < described.size:
@@ -110,24 +109,28 @@ class FsspecStore:
         while left:
             folder = left.pop()
             try:
-                entries = filesystem.ls(folder or "/", detail=True)
-            except _CAUGHT as error:
+                entries = [dict(entry) for entry in filesystem.ls(folder or "/", detail=True)]
+            except Exception as error:
                 mapped = _mapped(self._url(url, path, folder), error)
                 if not isinstance(mapped, ObjectNotFoundError):
                     raise mapped from None
                 if folder == path:
                     raise missing(url, "no such folder") from None
                 continue  # removed since its parent was read
-            entries.sort(key=lambda entry: str(entry["name"]))
+            entries.sort(key=lambda entry: str(entry.get("name", "")))
             inner = []
             for entry in entries:
-                name = str(entry["name"]).rstrip("/")
-                if entry["type"] == "directory":
+                name = str(entry.get("name", "")).rstrip("/")
+                if not name.startswith(path):
+                    said = f"an entry that is not below it: {name}" if name else "an entry without a name"
+                    raise failed(self._url(url, path, folder), f"cannot be listed: it has {said}")
+                kind = entry.get("type") or "file"
+                if kind == "directory":
                     if name != folder and not _encloses_itself(entry, name):
                         inner.append(name)
                 elif name == path:
                     raise missing(url, "is an object, not a folder")
-                elif entry["type"] == "file" or entry.get("islink"):
+                elif kind == "file" or entry.get("islink"):
                     yield _described(self._url(url, path, str(entry["name"])), entry)
             left.extend(reversed(inner))
 
@@ -137,27 +140,33 @@ class FsspecStore:
         below = name[len(path) :]
         scheme, separator, rest = url.partition("://")
         rest = rest.rstrip("/")
-        return scheme + separator + (rest + below if rest else below.lstrip("/"))
+        return writable(scheme + separator + (rest + below if rest else below.lstrip("/")))
 
     def _located(self, url: str) -> tuple[Any, str]:
         scheme = scheme_of(url)
-        key = (scheme, "" if scheme == "file" else urlsplit(url).netloc)
+        key = (scheme, "" if scheme == "file" else url.partition("://")[2].partition("/")[0])
         filesystem = self._opened.get(key)
         if filesystem is None:
             with self._lock:
                 filesystem = self._opened.get(key)
                 if filesystem is None:
                     filesystem = self._opened[key] = self._made(url)
-        return filesystem, file_path(url) if scheme == "file" else str(filesystem._strip_protocol(url))
+        if scheme == "file":
+            return filesystem, file_path(url)
+        try:
+            return filesystem, str(filesystem._strip_protocol(url))
+        except Exception as error:
+            raise _mapped(url, error) from None
 
     def _made(self, url: str) -> Any:
-        # A path of no meaning: only what the URL says of host, user and bucket is used here.
         try:
-            made, _ = fsspec.core.url_to_fs(url, skip_instance_cache=True, **self._options)
-        except _CAUGHT as error:
-            raise _mapped(url, error) from None
+            # Not fsspec.core.url_to_fs: it takes "::" in a key for the begin of another URL.
+            kind = fsspec.get_filesystem_class(scheme_of(url))
+            made = kind(**{**kind._get_kwargs_from_urls(url), "skip_instance_cache": True, **self._options})
         except (ImportError, TypeError) as error:
             raise failed(url, str(error)) from None
+        except Exception as error:
+            raise _mapped(url, error) from None
         # Listings are not kept: they would hide that an object was replaced, and hold every name.
         if isinstance(cache := getattr(made, "dircache", None), fsspec.dircache.DirCache):
             cache.use_listings_cache = False
@@ -174,36 +183,15 @@ def _encloses_itself(entry: Mapping[str, Any], name: str) -> bool:
 
 
 def _described(url: str, info: Mapping[str, Any]) -> ObjectRef:
-    size = info.get("size")
-    modified = _moment(_first(info, _MODIFIED))
-    etag = _first(info, _ETAG)
+    size, modified = size_of(info.get("size")), time_of(_first(info, _MODIFIED))
+    etag = tag_of(_first(info, _ETAG))
     if etag is None and modified is not None:
         etag = f"{info.get('ino', '')}-{modified.timestamp():.6f}-{size}"
-    version = _first(info, _VERSION)
-    return ObjectRef(
-        url=url,
-        size=None if size is None else int(size),
-        etag=None if etag is None else str(etag),
-        version=None if version is None else str(version),
-        last_modified=modified,
-    )
+    return describe(url, size=size, etag=etag, version=_first(info, _VERSION), modified=modified)
 
 
 def _first(info: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((info[name] for name in names if info.get(name) is not None), None)
-
-
-def _moment(value: object) -> datetime | None:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if isinstance(value, (int, float)):
-        return datetime.fromtimestamp(value, UTC)
-    if not isinstance(value, datetime):
-        return None
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _mapped(url: str, error: Exception) -> StoreError:

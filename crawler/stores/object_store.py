@@ -4,7 +4,8 @@ Always its blocking calls, from threads, never the awaited ones: they let go of 
 cannot abort the interpreter at its exit as the awaited ones sometimes do.
 
 obstore names objects by raw paths without empty segments, dots or control characters, and encodes them for
-HTTP in its own way. What it cannot name exactly is read through another adapter, the fallback.
+HTTP in its own way. What it cannot name exactly, and answers with headers that it cannot read, are left to another
+adapter, the fallback.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from crawler.stores.failures import (
     unavailable,
 )
 from crawler.stores.rows import BATCH_ROWS
-from crawler.stores.urls import WEB_SCHEMES, file_path, file_url, one_line, scheme_of
+from crawler.stores.urls import WEB_SCHEMES, one_line, scheme_of
+from crawler.stores.values import describe, size_column, tag_column, time_column
 
 # A dead address costs two connects, a stalled answer one time-out: 7 and 10 s. obstore's defaults are ten
 # retries within three minutes, and no limit on a stall but 30 s for the whole answer, which is too little
@@ -91,9 +93,10 @@ _CAUSES = (
 _SENT_EXACTLY = re.compile(
     r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%(?:20|22|23|25|3C|3E|3F|5C|60|7B|7C|7D|[89A-F][0-9A-F]))+"
 )
+# An answer that is good but for a header that obstore cannot read: times as RFC 9110, section 5.6.7, lets servers write
+# them, ETags beyond ASCII, sizes beyond 64 bits.
+_UNREAD_HEADER = re.compile(r"source: Header \{|ParseContentRange|^year -?\d+ is out of range")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# Rust's local store keeps names ending in #1 for uploads under way.
-_UPLOAD = re.compile(r"#\d+(/|$)")
 
 
 class _Place(NamedTuple):
@@ -104,7 +107,7 @@ class _Place(NamedTuple):
 
 
 class ObstoreStore:
-    """Objects of ``http(s)``, ``file`` and ``memory`` URLs, through obstore.
+    """Objects of ``http(s)`` and ``memory`` URLs, through obstore.
 
     Parameters
     ----------
@@ -112,7 +115,7 @@ class ObstoreStore:
         ``headers``: sent with every HTTP request, to every server that a URL names. ``client_options`` and
         ``retry_config``: obstore's own.
     fallback : Callable[[], ObjectStore] or None
-        Makes the adapter for what obstore cannot name or list. Called once at most.
+        Makes the adapter for what obstore cannot name, list or understand. Called once at most.
     memory : obstore.store.MemoryStore or None
         What ``memory://`` URLs are of.
     """
@@ -140,7 +143,7 @@ class ObstoreStore:
         return self._list(url)
 
     def _list(self, url: str) -> Iterator[pa.RecordBatch]:
-        place = _place(url.rstrip("/") if scheme_of(url) == "file" else url)
+        place = _place(url)
         path = place.path.rstrip("/")
         if path and not _nameable(path):
             yield from self._instead(url).list(url)
@@ -163,13 +166,16 @@ class ObstoreStore:
             said = str(error)
             if _status(said) in NO_HEAD or "ontent-Length" in said:
                 return ObjectRef(url)
+            if self._make_fallback is not None and is_header_unread(error):
+                return self._instead(url).head(url)
             raise from_obstore(url, error) from None
 
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`.
 
         A range that starts beyond the end costs a second request, HEAD, for the size and ETag that obstore
-        does not tell of that answer; so does a whole answer, where it may be one of no bytes.
+        does not tell of that answer; so does a whole answer, where it may be one of no bytes. An answer with a header
+        that obstore cannot read costs a second GET, by the fallback.
         """
         place = _place(ref.url)
         if not _nameable(place.path):
@@ -182,6 +188,8 @@ class ObstoreStore:
             data = answer.bytes().to_bytes()
             described = _described(ref.url, answer.meta)
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+            if self._make_fallback is not None and is_header_unread(error):
+                return self._instead(ref.url).get(ref, span)
             empty = self._empty(ref, span, error)
             if empty is None:
                 raise from_obstore(ref.url, error) from None
@@ -229,8 +237,6 @@ class ObstoreStore:
 def _opened(root: str, options: Mapping[str, object]) -> Any:
     """Make the obstore store of one root. The next schemes go here."""
     scheme = scheme_of(root)
-    if scheme == "file":
-        return obstore.store.LocalStore("/")
     if scheme not in WEB_SCHEMES:
         return obstore.store.MemoryStore()
     client: dict[str, Any] = {**CLIENT_OPTIONS, "allow_http": scheme == "http"}
@@ -254,8 +260,6 @@ def understood_options() -> Iterator[None]:
 
 def _place(url: str) -> _Place:
     scheme = scheme_of(url)
-    if scheme == "file":
-        return _Place("file://", file_path(url)[1:])
     if scheme in WEB_SCHEMES:
         parts = urlsplit(url)
         path = url[len(parts.scheme) + 3 + len(parts.netloc) :]
@@ -270,42 +274,42 @@ def _place(url: str) -> _Place:
 
 def _nameable(path: str) -> bool:
     """Tell whether obstore gives just the object of this path: it renames some and refuses others."""
-    if not path or _CONTROL.search(path) or _UPLOAD.search(path):
-        return False
-    try:
-        path.encode()
-    except UnicodeEncodeError:  # a file name that is no UTF-8
+    if not path or _CONTROL.search(path):
         return False
     return all(segment not in ("", ".", "..") for segment in path.split("/"))
 
 
 def _described(url: str, meta: Any) -> ObjectRef:
     modified = meta["last_modified"]
-    return ObjectRef(
-        url=url,
+    return describe(
+        url,
         size=meta["size"],
         etag=meta["e_tag"],
         version=meta["version"],
-        last_modified=None if modified == _EPOCH else modified,
+        modified=None if modified == _EPOCH else modified,
     )
 
 
 def _listed(root: str, batch: pa.RecordBatch) -> pa.RecordBatch:
     paths = batch.column("path").to_pylist()
-    urls = [file_url("/" + path) if root == "file://" else root + path for path in paths]
     columns = {
-        "url": pa.array(urls, type=pa.string()),
-        "size": batch.column("size"),
-        "etag": batch.column("e_tag"),
-        "version": batch.column("version"),
-        "last_modified": batch.column("last_modified"),
+        "url": pa.array([root + path for path in paths], type=pa.string()),
+        "size": size_column(batch.column("size")),
+        "etag": tag_column(batch.column("e_tag")),
+        "version": tag_column(batch.column("version")),
+        "last_modified": time_column(batch.column("last_modified")),
     }
-    return pa.record_batch([columns[f.name].cast(f.type) for f in LISTING_SCHEMA], schema=LISTING_SCHEMA)
+    return pa.record_batch([columns[name] for name in LISTING_SCHEMA.names], schema=LISTING_SCHEMA)
 
 
 def _status(said: str) -> int | None:
     match = _STATUS.search(said)
     return int(match[1]) if match else None
+
+
+def is_header_unread(error: Exception) -> bool:
+    """Tell whether an error of obstore's says that it cannot read a header of an answer that is good otherwise."""
+    return _UNREAD_HEADER.search(str(error)) is not None
 
 
 def from_obstore(url: str, error: Exception) -> StoreError:

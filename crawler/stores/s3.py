@@ -22,11 +22,12 @@ import pyarrow as pa
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.failures import failed, fetched, is_weak, missing
-from crawler.stores.object_store import CLIENT_OPTIONS, understood_options
+from crawler.stores.object_store import CLIENT_OPTIONS, is_header_unread, understood_options
 from crawler.stores.s3_errors import Asked, from_s3_obstore, is_range_ignored, is_wrong_region, named_region, status_of
 from crawler.stores.s3_options import understood
 from crawler.stores.s3_session import STALL_SECONDS, Endpoint, S3Session, if_match, split
 from crawler.stores.traffic import Traffic
+from crawler.stores.values import describe
 
 # As s3fs is told: four tries. An address that takes connections and never answers costs 27 s.
 RETRY_CONFIG = {
@@ -114,7 +115,7 @@ class S3Store:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`.
 
         One GET; a second request, HEAD, only where the object turns out to have no bytes, or none in ``span`` and its
-        size was not known.
+        size was not known; a second GET, through s3fs, where the answer has a header that obstore cannot read.
         """
         name, key = split(ref.url)
         if not self._reads_by_obstore or _UNNAMEABLE.search(key) or name.endswith(_DIRECTORY_BUCKET):
@@ -139,16 +140,19 @@ class S3Store:
             options["if_match"] = if_match(ref.etag)
         try:
             answer = obstore.get(bucket.store, key, options=options)
-            data = answer.bytes().to_bytes()
+            data, meta = answer.bytes().to_bytes(), answer.meta
         except _CAUGHT as error:
             if status_of(error) == 416:
                 return self._session.beyond(ref, span)
+            if is_header_unread(error):
+                return self._session.get(ref, span)
             # Some servers answer any range of an empty object with all of it, which is nothing.
             if is_range_ignored(error) and not ref.size and self._session.head(ref.url).size == 0:
                 return self._session.beyond(ref, span)
             raise
-        meta = answer.meta
-        described = ObjectRef(ref.url, meta["size"], meta["e_tag"], meta["version"], meta["last_modified"])
+        described = describe(
+            ref.url, size=meta["size"], etag=meta["e_tag"], version=meta["version"], modified=meta["last_modified"]
+        )
         return fetched(ref, span, data, described)
 
     def _open(self, name: str, url: str) -> _Bucket:

@@ -6,14 +6,16 @@ botocore reads what is left of an answer: whether there is more, tokens, errors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from crawler.stores.base import LISTING_SCHEMA
+from crawler.stores.values import size_column, size_of, tag_column, tag_of, time_column, time_of
 
 EVENT = "before-parse.*.ListObjectsV2"
 """What botocore emits between an answer and its reading of it; `take_contents` is for it.
@@ -95,25 +97,26 @@ def _taken(root: ET.Element) -> dict[str, Any]:
     if root.findtext(f"{namespace}EncodingType") == "url":
         # What botocore does too, whole pages of plain keys aside ("ListObjectsV2", Amazon S3 API Reference).
         keys = [unquote_plus(key) if "%" in key or "+" in key else key for key in keys if key]
-    seconds = pa.array(moments, pa.string()).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("s", "UTC"), safe=False)
     return {
         "key": keys,
-        "size": pa.array(sizes, pa.string()).cast(pa.int64()),
-        "etag": pa.array(etags, pa.string()),
-        "last_modified": seconds.cast(pa.timestamp("us", "UTC")),
+        "size": size_column(pa.array(sizes, pa.string())),
+        "etag": tag_column(pa.array(etags, pa.string())),
+        "last_modified": pc.floor_temporal(time_column(pa.array(moments, pa.string())), unit="second"),
     }
 
 
 def _columns(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the columns of what botocore read."""
-    moments = [_second(entry.get("LastModified")) for entry in contents]
+    moments = [second(entry.get("LastModified")) for entry in contents]
     return {
         "key": [entry["Key"] for entry in contents],
-        "size": pa.array([entry.get("Size") for entry in contents], pa.int64()),
-        "etag": pa.array([entry.get("ETag") for entry in contents], pa.string()),
+        "size": pa.array([size_of(entry.get("Size")) for entry in contents], pa.int64()),
+        "etag": pa.array([tag_of(entry.get("ETag")) for entry in contents], pa.string()),
         "last_modified": pa.array(moments, pa.timestamp("us", "UTC")),
     }
 
 
-def _second(moment: Any) -> datetime | None:
-    return moment.astimezone(UTC).replace(microsecond=0) if isinstance(moment, datetime) else None
+def second(moment: object) -> datetime | None:
+    """Return a time in whole seconds, as HTTP writes it, so that listings and answers agree."""
+    known = time_of(moment)
+    return None if known is None else known.replace(microsecond=0)

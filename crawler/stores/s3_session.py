@@ -10,7 +10,8 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -42,9 +43,10 @@ from crawler.stores.s3_errors import NO_CREDENTIALS, Asked, from_botocore
 from crawler.stores.s3_listing import list_by_ranges, list_by_token
 from crawler.stores.s3_options import OF_SESSION, S3Options
 from crawler.stores.s3_pages import EVENT as TAKE_CONTENTS
-from crawler.stores.s3_pages import Page, page_of, take_contents
+from crawler.stores.s3_pages import Page, page_of, second, take_contents
 from crawler.stores.traffic import Traffic
 from crawler.stores.urls import printable
+from crawler.stores.values import describe, size_of
 from crawler.stores.web import CONNECT_SECONDS, hang_up
 
 STALL_SECONDS = 5.0
@@ -328,13 +330,17 @@ def _loader(data_path: str | None) -> Loader:
     return create_loader(data_path)
 
 
-def _moment(written: Any) -> datetime:
-    """Read a time as S3's listings have it, without botocore's reader, on which most of a listing's CPU went."""
-    try:
+def _moment(written: Any) -> datetime | None:
+    """Read a time as S3 has it, without botocore's reader, on which most of a listing's CPU went.
+
+    None where nothing can read it: the time of an object is no reason not to read the object.
+    """
+    with suppress(ValueError, TypeError):
         return datetime.fromisoformat(written)
-    except (ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError, RuntimeError):  # what botocore's reader raises
         moment: datetime = parse_timestamp(written)
         return moment
+    return None
 
 
 def if_match(etag: str) -> str:
@@ -361,21 +367,16 @@ def _status(error: Exception) -> int | None:
 
 
 def _described(url: str, answer: Mapping[str, Any], size: int | None) -> ObjectRef:
-    return ObjectRef(
-        url=url,
+    return describe(
+        url,
         size=size,
         etag=answer.get("ETag"),
         version=answer.get("VersionId"),
-        last_modified=_second(answer.get("LastModified")),
+        modified=second(answer.get("LastModified")),
     )
-
-
-def _second(moment: Any) -> datetime | None:
-    """Cut a time to seconds, as HTTP tells it, so that listing and answers agree."""
-    return moment.astimezone(UTC).replace(microsecond=0) if isinstance(moment, datetime) else None
 
 
 def _whole_size(content_range: object) -> int | None:
     """Return the size of the object from ``bytes 0-9/100``."""
     size = str(content_range).rpartition("/")[2]
-    return int(size) if size.isascii() and size.isdigit() else None
+    return size_of(size)

@@ -14,7 +14,6 @@ import atexit
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableSequence, Sequence
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,6 +40,7 @@ from crawler.stores.failures import (
 from crawler.stores.index_page import Page, parse_page
 from crawler.stores.rows import batches
 from crawler.stores.urls import below, web_url
+from crawler.stores.values import describe, http_time_of, size_of
 
 CONNECT_SECONDS = 3.0
 STALL_SECONDS = 10.0
@@ -276,14 +276,8 @@ def from_client_error(url: str, error: Exception) -> StoreError:
 
 
 def _described(url: str, headers: Mapping[str, str], size: int | None) -> ObjectRef:
-    modified = headers.get("Last-Modified")
-    try:
-        last_modified = parsedate_to_datetime(modified) if modified else None
-    except ValueError:
-        last_modified = None
-    if last_modified is not None and last_modified.tzinfo is None:  # "-0000" is UTC, but naive to email.utils
-        last_modified = None
-    return ObjectRef(url, size=size, etag=headers.get("ETag"), last_modified=last_modified)
+    modified = http_time_of(headers.get("Last-Modified"))
+    return describe(url, size=size, etag=headers.get("ETag"), modified=modified)
 
 
 def _content_range(url: str, headers: Mapping[str, str]) -> tuple[int | None, int | None]:
@@ -297,5 +291,4 @@ def _content_range(url: str, headers: Mapping[str, str]) -> tuple[int | None, in
 
 
 def _number(text: str | None) -> int | None:
-    text = (text or "").strip()
-    return int(text) if text.isascii() and text.isdigit() else None
+    return size_of((text or "").strip())

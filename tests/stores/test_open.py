@@ -103,7 +103,8 @@ def test_adapter_of_a_scheme(url: str, kind: type) -> None:
 
 
 def test_adapter_on_request() -> None:
-    assert type(open_store("file", adapter="obstore")) is ObstoreStore
+    assert type(open_store("file", adapter="obstore")) is LocalStore
+    assert type(open_store("http", adapter="obstore")) is ObstoreStore
     assert type(open_store("file", adapter="fsspec")) is FsspecStore
     assert type(open_store("http", adapter="fsspec")) is WebStore
 

@@ -20,8 +20,8 @@ from crawler.stores.web import WebStore
 from tests.servers import RangeServer
 from tests.stores.suite import Backing, StoreSuite
 
-# What object_store's paths cannot be: control characters, other than UTF-8, the local store's own uploads.
-UNNAMEABLE = frozenset({"tab", "newline", "not-utf-8", "upload"})
+# What object_store's paths cannot be: control characters, other than UTF-8.
+UNNAMEABLE = frozenset({"tab", "newline", "not-utf-8"})
 
 
 def _writer(root: Path) -> Callable[[str, bytes], None]:
@@ -48,16 +48,6 @@ class TestLocalStore(StoreSuite):
     @pytest.fixture
     def backing(self, folder: Path) -> Backing:
         return Backing(LocalStore(), file_url(str(folder)), _writer(folder))
-
-
-class TestObstoreLocal(StoreSuite):
-    # One of these names fails the listing of the whole folder, or is left out of it.
-    cannot_name = UNNAMEABLE
-    knows_folders = False
-
-    @pytest.fixture
-    def backing(self, folder: Path) -> Backing:
-        return Backing(open_store("file", adapter="obstore"), file_url(str(folder)), _writer(folder))
 
 
 class TestObstoreMemory(StoreSuite):
