@@ -1,6 +1,6 @@
-"""The three tables: names, types and versions. A contract that notebooks, SQL and other tools rely on.
+"""The three tables of a catalogue: their names, columns and types. Notebooks, SQL and other tools depend on them.
 
-Columns may be added; none may be changed or dropped without raising `SCHEMA_VERSION`.
+Columns may be added. A change or removal of a column needs a new `SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from typing import Final
 import pyarrow as pa
 
 SCHEMA_VERSION: Final = 1
-"""Raised when a column changes its name, type or meaning. Written into the log as ``crawler-catalogue/1``."""
+"""Version of the tables. It increases when a column changes its name, type or meaning.
+
+The log contains it as ``crawler-catalogue/1``.
+"""
 
 FILES: Final = pa.schema(
     [
@@ -32,7 +35,7 @@ FILES: Final = pa.schema(
         ("walked_at", pa.timestamp("us", tz="UTC")),
     ]
 )
-"""One row an object seen: whole or broken, FITS or not. Sorted by url."""
+"""One row for each object that was indexed, intact or damaged, FITS or not. Sorted by url."""
 
 HDUS: Final = pa.schema(
     [
@@ -54,7 +57,7 @@ HDUS: Final = pa.schema(
         ("header", pa.binary()),
     ]
 )
-"""One row an HDU. Sorted by url and hdu."""
+"""One row for each HDU. Sorted by url and hdu."""
 
 CARDS: Final = pa.schema(
     [
@@ -70,13 +73,13 @@ CARDS: Final = pa.schema(
         ("comment", pa.string()),
     ]
 )
-"""One row a card, a CONTINUE run being one. Sorted by keyword, url, hdu and card."""
+"""One row for each card; a card and its CONTINUE cards are one row. Sorted by keyword, url, hdu and card."""
 
 TABLES: Final = {"files": FILES, "hdus": HDUS, "cards": CARDS}
 
 
 def log_schema() -> pa.Schema:
-    """Return the schema of the log: the partition column and the union of the three tables, all nullable."""
+    """Return the schema of the log: the partition column and the columns of all three tables, all nullable."""
     union = {"table": pa.field("table", pa.string())}
     for schema in TABLES.values():
         for field in schema:
@@ -85,5 +88,5 @@ def log_schema() -> pa.Schema:
 
 
 FINAL_STATUSES: Final = frozenset({"ok", "truncated", "corrupt", "not-fits", "archived", "crashed"})
-"""What a walk that need not be repeated ends with. ``unreadable`` files are walked again, and ``partial`` ones by a run
-that asks for more of them."""
+"""Values of ``status`` for files that a later run does not walk again. ``unreadable`` files are walked again, and
+``partial`` files by a run that asks for more of them."""

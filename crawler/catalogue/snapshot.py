@@ -1,7 +1,7 @@
-"""The Parquet files of one version of a catalogue: found by url, and kept as columns.
+"""The Parquet files of one version of a catalogue, searched by url.
 
-A catalogue of a hundred million objects has some hundred thousand files, of which a reader of one object or the worker
-of one partition needs a few: objects are made of those alone.
+A catalogue of a hundred million objects has about a hundred thousand Parquet files. A worker, or the reader of one
+object, needs a few of them. So the list of files is kept as Arrow columns, and Python objects are made for those few.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ _COLUMNS = pa.schema(
 
 
 class Fragments:
-    """Parquet files of one table, in the order of their first urls. Yields each as a `Fragment`.
+    """The Parquet files of one table, in the order of their first urls. Iterating yields a `Fragment` for each.
 
     Parameters
     ----------
     name : {'files', 'hdus', 'cards'}
     columns : pyarrow.Table
-        ``path, size, rows, first_url, last_url, longest_header``, as `Fragment` has them, in any order of rows.
+        ``path, size, rows, first_url, last_url, longest_header``, with the meaning of the attributes of `Fragment`.
+        The rows may be in any order.
     """
 
     def __init__(self, name: str, columns: pa.Table) -> None:
-        # Taken, and so copied: what came from delta-rs would else keep all the columns of its log in memory.
+        # `take` copies. Without a copy, all columns of the log that delta-rs returned would stay in memory.
         columns = columns.select(_COLUMNS.names).cast(_COLUMNS)
         order = pc.sort_indices(columns, sort_keys=[("first_url", "ascending"), ("last_url", "ascending")])
         self.name = name
@@ -51,105 +52,108 @@ class Fragments:
         return int(self._columns.num_rows)
 
     def __iter__(self) -> Iterator[Fragment]:
-        return self._made(range(len(self)))
+        return self._fragments(range(len(self)))
 
     @property
     def rows(self) -> int:
-        """Rows of all the files."""
+        """Number of rows in all the files."""
         return int(pc.sum(self._columns["rows"]).as_py() or 0)
 
     @property
     def size(self) -> int:
-        """Bytes of all the files."""
+        """Total size of the files, in bytes."""
         return int(pc.sum(self._columns["size"]).as_py() or 0)
 
-    def of_run(self, crawl: str) -> Fragments:
+    def of_run(self, run_id: str) -> Fragments:
         """Return the files that one run wrote."""
-        path = f"table={self.name}/{crawl}"
+        path = f"table={self.name}/{run_id}"
         return Fragments(self.name, self._columns.filter(pc.starts_with(self._columns["path"], path)))
 
     def holding(self, urls: pa.Array) -> list[Fragment]:
-        """Return the files that may hold one of some urls, as far as their first and last ones tell.
+        """Return the files whose first and last urls enclose at least one of ``urls``.
 
         Parameters
         ----------
         urls : pyarrow.Array of string
-            Sorted, as UTF-8 bytes are.
+            Sorted by their UTF-8 bytes.
         """
         if not len(urls) or not len(self):
             return []
-        near = self._near(urls[0].as_py(), urls[-1].as_py())
+        near = self._rows_near(urls[0].as_py(), urls[-1].as_py())
         wanted = urls.to_pylist()
         firsts, lasts = (self._columns[name].take(near).to_pylist() for name in ("first_url", "last_url"))
         found = []
-        for at, first, last in zip(near.tolist(), firsts, lasts, strict=True):
-            place = bisect_left(wanted, first)
-            if place < len(wanted) and wanted[place] <= last:
-                found.append(at)
-        return list(self._made(found))
+        for row, first, last in zip(near.tolist(), firsts, lasts, strict=True):
+            nearest = bisect_left(wanted, first)
+            if nearest < len(wanted) and wanted[nearest] <= last:
+                found.append(row)
+        return list(self._fragments(found))
 
     def between(self, first: str, last: str | None) -> list[Fragment]:
-        """Return the files that may hold urls from ``first`` up to, not including, ``last``; None is behind all."""
-        return [one for one in self._made(self._near(first, last)) if last is None or one.first_url < last]
+        """Return the files that may hold urls of the range [``first``, ``last``); None means no upper limit."""
+        near = self._fragments(self._rows_near(first, last))
+        return [fragment for fragment in near if last is None or fragment.first_url < last]
 
     def runs(self, rows: int) -> Iterator[tuple[str, str | None]]:
-        """Cut the urls into neighbouring runs.
+        """Divide the urls into adjacent ranges of about ``rows`` rows each.
 
         Parameters
         ----------
         rows : int
-            A run ends with the file that gives it so many rows, as far as files do not overlap.
+            A range ends as soon as the files that begin in it have at least this number of rows, and the next file
+            has a greater first url.
 
         Yields
         ------
         first : str
+            The first url of the range.
         last : str or None
-            The first url of the next run; None in the last one.
+            The first url of the next range; None for the last range.
         """
         if not len(self):
             return
         firsts = self._columns["first_url"]
-        behind = np.cumsum(self._columns["rows"].to_numpy())
+        total_rows = np.cumsum(self._columns["rows"].to_numpy())
         begin = firsts[0].as_py()
-        taken = 0
-        for at in range(1, len(self)):
-            if behind[at - 1] - taken >= rows and (end := firsts[at].as_py()) > begin:
+        rows_before = 0
+        for row in range(1, len(self)):
+            if total_rows[row - 1] - rows_before >= rows and (end := firsts[row].as_py()) > begin:
                 yield begin, end
-                begin, taken = end, behind[at - 1]
+                begin, rows_before = end, total_rows[row - 1]
         yield begin, None
 
-    def _made(self, places: Iterable[int]) -> Iterator[Fragment]:
-        """Make the objects of some rows, some thousand at a time."""
-        chosen = self._columns.take(pa.array(places, pa.int64()))
+    def _fragments(self, rows: Iterable[int]) -> Iterator[Fragment]:
+        """Yield the `Fragment` of each row; a few thousand rows at a time are converted."""
+        chosen = self._columns.take(pa.array(rows, pa.int64()))
         for batch in chosen.to_batches(max_chunksize=4096):
             columns = [batch.column(name).to_pylist() for name in _COLUMNS.names]
             for path, *rest in zip(*columns, strict=True):
                 yield Fragment(self.name, path, *rest)
 
-    def _near(self, first: str, last: str | None) -> npt.NDArray[np.int64]:
-        """Return the rows of the files that reach ``first`` or further, and begin no later than ``last``."""
+    def _rows_near(self, first: str, last: str | None) -> npt.NDArray[np.int64]:
+        """Return the rows of the files that end at ``first`` or later, and begin at ``last`` or earlier."""
         end = len(self) if last is None else bisect_right(self._first_urls, last)
-        lasts, ranks, reach = self._reaches
-        short = bisect_left(lasts, first)  # files that end before
-        begin = int(np.searchsorted(reach, short, side="left"))
-        return np.flatnonzero(ranks[begin:end] >= short) + begin
+        lasts, ranks, highest_ranks = self._last_urls
+        too_early = bisect_left(lasts, first)  # number of files that end before ``first``
+        begin = int(np.searchsorted(highest_ranks, too_early, side="left"))
+        return np.flatnonzero(ranks[begin:end] >= too_early) + begin
 
     @cached_property
-    def _first_urls(self) -> _Strings:
-        return _Strings(self._columns["first_url"])
+    def _first_urls(self) -> _LazyStrings:
+        return _LazyStrings(self._columns["first_url"])
 
     @cached_property
-    def _reaches(self) -> tuple[_Strings, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the last urls in order, the rank of each file's, and the highest rank up to each file."""
+    def _last_urls(self) -> tuple[_LazyStrings, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the sorted last urls, the rank of each file's last url, and the highest rank up to each file."""
         lasts = self._columns["last_url"]
         order = pc.sort_indices(lasts)
         ranks = np.empty(len(self), np.int64)
         ranks[order.to_numpy()] = np.arange(len(self))
-        return _Strings(lasts.take(order)), ranks, np.maximum.accumulate(ranks)
+        return _LazyStrings(lasts.take(order)), ranks, np.maximum.accumulate(ranks)
 
 
-class _Strings:
-    """Strings of a column, made one by one as a bisection asks for them."""
+class _LazyStrings:
+    """A column of strings, converted one by one: a bisection needs a few of them."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._array = column.chunk(0) if column.num_chunks else pa.array([], pa.string())
@@ -157,8 +161,8 @@ class _Strings:
     def __len__(self) -> int:
         return len(self._array)
 
-    def __getitem__(self, at: int) -> str:
-        text: str = self._array[at].as_py()
+    def __getitem__(self, index: int) -> str:
+        text: str = self._array[index].as_py()
         return text
 
 
@@ -169,7 +173,7 @@ class Snapshot:
     ----------
     version : int
     load : callable
-        Returns the files by table. Called when they are first asked for, and once.
+        Returns the files of each table. Called once, at the first use.
 
     Attributes
     ----------
@@ -190,16 +194,16 @@ class Snapshot:
         Raises
         ------
         CatalogueError
-            The log cannot be understood.
+            The log cannot be read.
         """
         return self._tables[table]
 
     @property
     def fragments(self) -> tuple[Fragment, ...]:
-        """The files of all three tables, each as an object: for catalogues of any size rather ask `of` one table."""
+        """The files of all three tables as objects. Use `of` instead if the catalogue may be large."""
         return tuple(fragment for table in TABLES for fragment in self.of(table))
 
     @property
     def empty(self) -> bool:
-        """Whether there is no file."""
+        """Whether no table has a file."""
         return not any(len(self.of(table)) for table in TABLES)

@@ -34,9 +34,9 @@ def client_of(
         local_client,
         planned_client,
         remote_client,
-        reported,
-        told_of_no_workers,
+        warn_without_workers,
     )
+    from crawler.cluster import performance_report as write_report
     from crawler.cluster.watching import check_report
     from crawler.stores.urls import one_line
 
@@ -50,7 +50,7 @@ def client_of(
         made = planned_client(plan, tell)
     else:
         made = local_client(workers, dashboard=True)
-    with made as client, told_of_no_workers(client, tell), reported(client, performance_report, tell):
+    with made as client, warn_without_workers(client, tell), write_report(client, performance_report, tell):
         if link := dashboard_of(client):
             tell(f"dashboard: {one_line(link, limit=500)}")
         yield client

@@ -4,7 +4,7 @@ from crawler.cluster.clients import local_client, remote_client
 from crawler.cluster.executor import DaskExecutor
 from crawler.cluster.planned import ClusterPlan, planned_client
 from crawler.cluster.tls import Tls
-from crawler.cluster.watching import dashboard_of, reported, told_of_no_workers
+from crawler.cluster.watching import dashboard_of, performance_report, warn_without_workers
 
 __all__ = [
     "ClusterPlan",
@@ -12,8 +12,8 @@ __all__ = [
     "Tls",
     "dashboard_of",
     "local_client",
+    "performance_report",
     "planned_client",
     "remote_client",
-    "reported",
-    "told_of_no_workers",
+    "warn_without_workers",
 ]

@@ -1,4 +1,4 @@
-"""Clusters of any class, as a job file describes them: started for the run, and stopped at its end."""
+"""Clusters of any Dask class, described by a job file: started for one run, and stopped at its end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from crawler.errors import ClusterError, UsageError
 from crawler.stores.urls import one_line
 
 _PACKAGES = {"dask_cloudprovider": "dask-cloudprovider[aws]"}
-"""What pip calls the packages that start clusters, where it is not as Python does, with hyphens."""
+"""Names for pip of packages that start clusters, where the name is not the Python name with hyphens."""
 
 _LOGGERS = ("tornado.application", "asyncio", "distributed.deploy.adaptive_core", "distributed.deploy.spec")
-"""Who says with a traceback that a worker could not be asked for, while the cluster goes on with others."""
+"""Loggers that log a traceback when a worker cannot be requested, while the cluster continues with the others."""
 
 _LONGEST = 300
+"""Maximum length of a message, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,12 @@ class ClusterPlan:
     kind : str
         Import path of its class, such as ``dask_jobqueue.SLURMCluster``.
     options : mapping
-        Its keyword arguments. May hold secrets, in tables and lists: what those hold is not repeated in any message.
+        Keyword arguments of the class. Tables and lists among them may hold secrets: no message repeats their strings.
     scale : mapping
-        Keyword arguments of the class's ``adapt``, such as ``minimum`` and ``maximum``, for a size that follows the
-        work; or else of its ``scale``, such as ``n`` or ``jobs``, for one that stays.
+        Size of the cluster. For an adaptive size, the keyword arguments of the method ``adapt``, such as ``minimum``
+        and ``maximum``. For a fixed size, those of the method ``scale``, such as ``n`` or ``jobs``.
     places : mapping of str to str
-        Where ``class``, ``options`` and ``scale`` are told, for messages: file and line.
+        File and line of ``class``, ``options`` and ``scale`` in the job file, for messages.
     """
 
     kind: str
@@ -57,21 +58,21 @@ class ClusterPlan:
 
     @property
     def adaptive(self) -> bool:
-        """Whether its size follows the work."""
+        """Whether the number of workers follows the number of tasks."""
         return any(name.startswith(("minimum", "maximum")) for name in self.scale)
 
-    def found(self) -> Any:
-        """Return the class.
+    def resolve(self) -> Any:
+        """Import and check the class.
 
         Raises
         ------
         UsageError
-            There is none, its package is not installed, it does not take what it is given, or needs a program that is
-            not here.
+            The class does not exist, its package is not installed, it does not accept the options or the scale, or it
+            needs a program that this machine does not have.
         """
-        made = self._imported()
+        made = self._import_class()
         if not (inspect.isclass(made) and all(callable(getattr(made, name, None)) for name in ("scale", "close"))):
-            raise self.wrong("class", f"{self.kind} is no class of Dask clusters")
+            raise self.wrong("class", f"{self.kind} is not a Dask cluster class")
         try:
             inspect.signature(made).bind(**self.options)
         except TypeError as error:
@@ -79,7 +80,8 @@ class ClusterPlan:
         self._check_scale(made)
         submit = getattr(getattr(made, "job_cls", None), "submit_command", None)  # of dask-jobqueue
         if submit and shutil.which(program := shlex.split(submit)[0]) is None:
-            raise self.wrong("class", f"{self.kind} runs {program}, which is not on the PATH: begin on a login node")
+            reason = f"{self.kind} needs the program {program}, which is not on the PATH: run crawler on a login node"
+            raise self.wrong("class", reason)
         return made
 
     def _check_scale(self, made: Any) -> None:
@@ -90,112 +92,114 @@ class ClusterPlan:
             inspect.signature(resize).bind(None, **self.scale)
         except TypeError as error:
             raise self.wrong("scale", f"{self.kind}: {error}") from None
-        counts = [value for name, value in self.scale.items() if not isinstance(value, str)]  # "100 GiB" is no count
+        counts = [
+            value for name, value in self.scale.items() if not isinstance(value, str)
+        ]  # "100 GiB" is not a number of workers
         low, high = self.scale.get("minimum", 0), self.scale.get("maximum", float("inf"))
         if (
             not all(type(count) in (int, float) and count >= 0 for count in counts)
             or not low <= high
             or not any(counts)
         ):
-            raise self.wrong("scale", "sizes must be numbers, minimum not above maximum, and not all of them 0")
+            raise self.wrong("scale", "sizes must be numbers, not all of them 0, and minimum must not exceed maximum")
 
-    def _imported(self) -> Any:
+    def _import_class(self) -> Any:
         module, _, name = self.kind.rpartition(".")
         package = module.partition(".")[0]
         try:
-            with _signals_kept():
+            with _keep_signal_handlers():
                 return getattr(import_module(module), name)
         except ModuleNotFoundError as error:
             missing = (error.name or package).partition(".")[0]
             if missing == package and error.name != package:
-                raise self.wrong("class", f"there is no cluster class {self.kind}: no module {error.name}") from None
+                raise self.wrong("class", f"cluster class {self.kind} not found: no module {error.name}") from None
             wanted = _PACKAGES.get(package, package.replace("_", "-"))
-            lacks = "is not installed" if missing == package else f"lacks {missing}"
-            raise self.wrong("class", f"{package} {lacks}: pip install '{wanted}'") from None
+            needs = "" if missing == package else f" needs {missing}, which"
+            raise self.wrong("class", f"{package}{needs} is not installed: pip install '{wanted}'") from None
         except AttributeError:
-            raise self.wrong("class", f"there is no cluster class {name} in {module}") from None
+            raise self.wrong("class", f"module {module} has no cluster class {name}") from None
         except ValueError:
-            raise self.wrong("class", f"{self.kind} is no import path, such as dask_jobqueue.SLURMCluster") from None
-        except Exception as error:  # whatever a library does as it is loaded
-            raise self.wrong("class", f"{package} cannot be loaded: {error}") from None
+            raise self.wrong("class", f"{self.kind} is not an import path: dask_jobqueue.SLURMCluster is one") from None
+        except Exception as error:  # importing a library runs its code, which can raise anything
+            raise self.wrong("class", f"{package} cannot be imported: {error}") from None
 
     def wrong(self, what: str, reason: str) -> UsageError:
-        """Return an error about what is told in one place."""
-        return UsageError(self._said(what, reason))
+        """Return an error that names the place of ``class``, ``options`` or ``scale`` in the job file."""
+        return UsageError(self._message(what, reason))
 
-    def failed(self, error: BaseException) -> ClusterError:
-        """Return an error about a cluster that could not be started."""
-        text = self._discreet(_said_last(error))
+    def start_error(self, error: BaseException) -> ClusterError:
+        """Return the error for a cluster that cannot be started."""
+        text = self._redact(_short_text(error))
         what = "options" if "keyword argument" in text else "class"
-        return ClusterError(self._said(what, f"{self.kind} cannot be started: {text}"))
+        return ClusterError(self._message(what, f"{self.kind} cannot be started: {text}"))
 
-    def _said(self, what: str, reason: str) -> str:
+    def _message(self, what: str, reason: str) -> str:
         place = self.places.get(what) or self.places.get("class")
         return one_line(f"{place}: {reason}" if place else reason, limit=_LONGEST)
 
-    def _discreet(self, text: str) -> str:
-        """Return a library's message without what stands in tables and lists of the options: environments, say."""
-        for value in sorted(_inner(self.options), key=len, reverse=True):
+    def _redact(self, text: str) -> str:
+        """Remove the strings in tables and lists of the options from a library's message: they may be secrets."""
+        for value in sorted(_nested_strings(self.options), key=len, reverse=True):
             text = text.replace(value, "...")
         return text
 
 
-def _inner(options: object, *, top: bool = True) -> Iterator[str]:
-    """Yield the strings that stand in tables and lists of options."""
+def _nested_strings(options: object, *, top: bool = True) -> Iterator[str]:
+    """Yield the strings in tables and lists of options."""
     if isinstance(options, str):
         if not top and options:
             yield options
     elif isinstance(options, Mapping | list):
         inside = options.values() if isinstance(options, Mapping) else options
         for value in inside:
-            yield from _inner(value, top=top and isinstance(value, str))
+            yield from _nested_strings(value, top=top and isinstance(value, str))
 
 
 @contextmanager
 def planned_client(plan: ClusterPlan, tell: Callable[[str], None]) -> Iterator[Client]:
-    """Start the cluster of a plan, and stop it at the end, whatever ends it: Ctrl-C and SIGTERM in its beginning, too.
+    """Start the cluster of a plan, and stop it at the end, also after Ctrl-C or SIGTERM during the start.
 
-    What it prints meanwhile goes to standard error.
+    Text that the cluster's library prints goes to standard error.
 
     Parameters
     ----------
     plan : ClusterPlan
     tell : callable
-        Given a line, from another thread, where a worker could not be asked for while the cluster goes on with others.
+        Called with one line, from another thread, if a worker cannot be requested and the cluster continues with the
+        others.
 
     Raises
     ------
     UsageError
-        The plan makes no sense.
+        The plan has an error; see `ClusterPlan.resolve`.
     ClusterError
         The cluster cannot be started.
     """
-    made = plan.found()
+    made = plan.resolve()
     options = dict(plan.options)
     with ExitStack() as stack:
-        log = stack.enter_context(_in_one_line())
-        logging.getLogger("distributed.deploy.adaptive").setLevel(
-            logging.WARNING
-        )  # says where it ends, even as we exit
-        if issubclass(made, SpecCluster):  # runs its scheduler here, and maybe more
+        log = stack.enter_context(_filter_tracebacks())
+        # At level INFO, this logger also logs the end of an adaptive cluster.
+        logging.getLogger("distributed.deploy.adaptive").setLevel(logging.WARNING)
+        if issubclass(made, SpecCluster):  # its scheduler, and perhaps its workers, run in this process
             options.setdefault("loop", stack.enter_context(loop_deaf_to_ctrl_c()))
         stack.enter_context(redirect_stdout(sys.stderr))
         cluster = stack.enter_context(started(made))
-        with _interrupted_by_sigterm(), warnings.catch_warnings():
-            # Another has the dashboard's port: it takes the next, and its link is shown.
+        with _sigterm_as_interrupt(), warnings.catch_warnings():
+            # If another process uses the port of the dashboard, Dask takes the next port. The user sees the address.
             warnings.filterwarnings("ignore", r"(?s).*Port \d+ is already in use", UserWarning)
             try:
                 cluster.__init__(**options)
                 _resize(cluster, plan)
                 client = stack.enter_context(client_of(cluster))
-            except Exception as error:  # of any library, of whatever kind: it is shown, and nothing is begun
-                raise plan.failed(error) from None
+            except Exception as error:  # any library may raise anything: the user gets one line
+                raise plan.start_error(error) from None
         log.tell = tell
         yield client
 
 
 def _resize(cluster: Any, plan: ClusterPlan) -> None:
-    """Ask for workers, the first of them at once, so that a queue that refuses them is told of."""
+    """Request workers. One is requested at once even for an adaptive size, so that a refusing queue is an error."""
     if plan.adaptive and isinstance(cluster, SpecCluster) and not cluster.worker_spec:
         _scale(cluster, {"n": max(1, int(plan.scale.get("minimum", 0)))})
     if plan.adaptive:
@@ -205,22 +209,22 @@ def _resize(cluster: Any, plan: ClusterPlan) -> None:
 
 
 def _scale(cluster: Any, size: Mapping[str, Any]) -> None:
-    """Ask for workers, and wait until they are asked for."""
+    """Request workers, and wait until the requests have been sent."""
     if not isinstance(cluster, SpecCluster):
         cluster.scale(**size)
         return
 
     async def scale() -> None:
-        cluster.scale(**size)  # which has that done later, where nobody sees what comes of it
-        # Ctrl-C would have them forgotten, in the middle of being asked for, and not ended with the others.
+        cluster.scale(**size)  # sends the requests later, in a task whose errors are lost
+        # If Ctrl-C cancelled the requests half way, Dask would forget those workers and never stop them.
         await asyncio.shield(cluster._correct_state())
 
     cluster.sync(scale)
 
 
 @contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end a start as Ctrl-C does: what was started would stay, and cost."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Handle SIGTERM like Ctrl-C during the start. Otherwise the machines started so far would go on, and cost."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -236,9 +240,9 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Undo what a library does to Ctrl-C as it is loaded: dask-jobqueue 0.9 has it end us, with exit code 0."""
-    if threading.current_thread() is not threading.main_thread():  # where none can be set
+def _keep_signal_handlers() -> Iterator[None]:
+    """Restore the handlers that an import replaces: with that of dask-jobqueue 0.9, Ctrl-C exits with code 0."""
+    if threading.current_thread() is not threading.main_thread():  # other threads cannot set handlers
         yield
         return
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
@@ -249,42 +253,45 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-class _InOneLine(logging.Filter):
-    """Keeps back what a log would say with a traceback.
+class _TracebackFilter(logging.Filter):
+    """Drops log records with a traceback.
 
     Attributes
     ----------
     tell : callable or None
-        Given it in a line: once a cluster has begun, before which it is an error that is raised.
+        Called with one line for each dropped record. None during the start, when the error itself is raised.
     """
 
     tell: Callable[[str], None] | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell of a record that has a traceback; leave all others."""
+        """Return False for a record with a traceback, after `tell`; True for all others."""
         if not (record.exc_info and record.exc_info[1]):
             return True
         if self.tell is not None:
-            self.tell(f"cluster: {one_line(_said_last(record.exc_info[1]), limit=_LONGEST)}")
+            self.tell(f"cluster: {one_line(_short_text(record.exc_info[1]), limit=_LONGEST)}")
         return False
 
 
-def _said_last(error: BaseException) -> str:
-    """Return an error as one line: of a program that dask-jobqueue ran, what it said itself; its own without advice."""
+def _short_text(error: BaseException) -> str:
+    """Return the text of an error in one line.
+
+    If dask-jobqueue ran a program, that is the program's standard error, without the advice of dask-jobqueue.
+    """
     text = str(error).strip() or type(error).__name__
     text = text.rpartition("stderr:\n")[2].strip() or text
     return " ".join(text.partition(". Very likely")[0].split())
 
 
 @contextmanager
-def _in_one_line() -> Iterator[_InOneLine]:
-    """Keep back tracebacks of workers that could not be asked for."""
-    told = _InOneLine()
+def _filter_tracebacks() -> Iterator[_TracebackFilter]:
+    """Drop the tracebacks of `_LOGGERS`."""
+    added = _TracebackFilter()
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
-        logger.addFilter(told)
+        logger.addFilter(added)
     try:
-        yield told
+        yield added
     finally:
         for logger in loggers:
-            logger.removeFilter(told)
+            logger.removeFilter(added)

@@ -1,4 +1,4 @@
-"""What people want to see of a cluster at work: its dashboard, Dask's report, and whether anybody works."""
+"""What a user sees of a cluster during a run: its dashboard, Dask's performance report, warnings about workers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from crawler.errors import ClusterError, UsageError
 from crawler.stores.urls import one_line
 
 NO_WORKERS_SECONDS = 60.0
-"""For how long nobody may be there to take what waits before that is told."""
+"""Seconds without workers, while partitions wait, before a warning is logged."""
 
-_LOOK_SECONDS = 5.0
+_POLL_SECONDS = 5.0
+"""Seconds between two checks for workers."""
+
 _DASHBOARD_SECONDS = 2.0
+"""Maximum wait, in seconds, for an answer of the dashboard."""
 
 
 def dashboard_of(client: Client) -> str | None:
-    """Return the address of a cluster's dashboard; None where there is none.
+    """Return the address of a cluster's dashboard, or None if the cluster has none.
 
-    Dask names one for every scheduler, whether bokeh draws something there or not.
+    Dask has an address for every scheduler, even if bokeh is missing and no page has plots.
     """
     link: str | None = client.dashboard_link
     if not link:
         return None
-    # Not by a proxy: schedulers are near. And what cannot be seen from here may be seen from elsewhere.
+    # Without a proxy, since schedulers are in the local network. If nothing answers, the user's browser may still have
+    # access to the address.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(urljoin(link, "individual-plots.json"), timeout=_DASHBOARD_SECONDS) as plots:
@@ -42,12 +46,12 @@ def dashboard_of(client: Client) -> str | None:
 
 
 def check_report(path: str | None) -> None:
-    """See that a report can be written, before anything is begun for it.
+    """Check that the performance report can be written, before a cluster is started.
 
     Raises
     ------
     UsageError
-        It cannot: bokeh is missing, or the folder is.
+        bokeh is not installed, or the file cannot be written.
     """
     if path is None:
         return
@@ -60,72 +64,83 @@ def check_report(path: str | None) -> None:
 
 
 @contextmanager
-def reported(client: Client, path: str | None, tell: Callable[[str], None]) -> Iterator[None]:
-    """Have Dask write its report of what the cluster does meanwhile, as HTML, where a path is given.
+def performance_report(client: Client, path: str | None, tell: Callable[[str], None]) -> Iterator[None]:
+    """Write Dask's performance report of the time inside the ``with`` block, as HTML.
 
     Parameters
     ----------
     client : distributed.Client
     path : str or None
+        The file to write; None for no report.
     tell : callable
-        Given a line where the report could not be written in the end: the crawl is none the worse for it.
+        Called with one line if the report cannot be written at the end. The crawl is complete all the same.
 
     Raises
     ------
     ClusterError
-        The scheduler cannot make it: bokeh is missing there.
+        The scheduler cannot make the report, because bokeh is not installed there.
     """
     if path is None:
         yield
         return
     begun = time.time()
     try:
-        _made(client, begun)  # from now on the scheduler takes note of tasks
-    except Exception as error:  # of Dask, or of what the scheduler lacks
-        raise ClusterError(f"--performance-report: the scheduler cannot make it: {one_line(str(error))}") from None
+        _render_report(client, begun)  # from the first call on, the scheduler records tasks
+    except Exception as error:  # any error of the scheduler, which may lack packages
+        reason = f"the scheduler cannot make the report ({one_line(str(error))})"
+        raise ClusterError(f"--performance-report: {reason}: install bokeh there") from None
     try:
         yield
     finally:
         try:
-            Path(path).write_text(_made(client, begun), encoding="utf-8")
+            Path(path).write_text(_render_report(client, begun), encoding="utf-8")
         except Exception as error:
-            tell(f"the performance report is not written: {one_line(str(error) or type(error).__name__)}")
+            tell(f"the performance report cannot be written: {one_line(str(error) or type(error).__name__)}")
 
 
-def _made(client: Client, begun: float) -> str:
-    """Return Dask's report since a time. Its own context manager would add the source of whoever calls it."""
+def _render_report(client: Client, begun: float) -> str:
+    """Return Dask's report since a time. Dask's own context manager would add the source code of the caller."""
     text: str = client.sync(client.scheduler.performance_report, start=begun, last_count=0, code="", mode=None)
     return text
 
 
 @contextmanager
-def told_of_no_workers(client: Client, tell: Callable[[str], None]) -> Iterator[None]:
-    """Tell, once each time, where partitions have waited for `NO_WORKERS_SECONDS` and no worker is there.
+def warn_without_workers(
+    client: Client,
+    tell: Callable[[str], None],
+    seconds: float = NO_WORKERS_SECONDS,
+    poll_seconds: float = _POLL_SECONDS,
+) -> Iterator[None]:
+    """Warn when partitions wait and no worker is connected. Each such period has one warning.
 
     Parameters
     ----------
     client : distributed.Client
     tell : callable
-        Given a line, from another thread.
+        Called with one line, from another thread.
+    seconds : float
+        Length of the period before the warning.
+    poll_seconds : float
+        Interval between two checks.
     """
     ended = threading.Event()
     address = one_line(client.scheduler.address)
-    line = f"waiting for workers: there have been none at {address} for {NO_WORKERS_SECONDS:.0f} s"
+    line = f"no workers at {address} for {seconds:.0f} s: the crawl waits until workers connect"
 
     def watch() -> None:
         since: float | None = time.monotonic()
-        told = False
-        while not ended.wait(_LOOK_SECONDS):
+        warned = False
+        while not ended.wait(poll_seconds):
             try:
-                alone = bool(client.futures) and not client.nthreads()
-            except Exception:  # the cluster is lost: the crawl says so
+                waiting = bool(client.futures) and not client.nthreads()
+            except Exception:  # the connection to the cluster is lost; the crawl raises its own error
                 return
-            if not alone:
-                since, told = None, False
+            if not waiting:
+                since, warned = None, False
             elif since is None:
                 since = time.monotonic()
-            elif not told and time.monotonic() - since >= NO_WORKERS_SECONDS:
-                told = True
+            elif not warned and time.monotonic() - since >= seconds:
+                warned = True
                 tell(line)
 
     thread = threading.Thread(target=watch, name="workers", daemon=True)
@@ -134,4 +149,4 @@ def told_of_no_workers(client: Client, tell: Callable[[str], None]) -> Iterator[
         yield
     finally:
         ended.set()
-        thread.join(_LOOK_SECONDS)
+        thread.join(_POLL_SECONDS)

@@ -1,11 +1,11 @@
-r"""One logical card, read the way ``astropy.io.fits.Card`` reads it: the grammar, written out plainly.
+"""The grammar of one logical card, as ``astropy.io.fits.Card`` reads it.
 
-A logical card is a card image with the CONTINUE images that follow it (FITS Standard 4.0, section 4.2.1.2). This
-module takes any bytes and always answers; what no grammar matches becomes a card of type ``invalid``. It is the
-reference for ``cards``, which reads common cards many at a time and leaves only the odd ones to `read_card`.
+A logical card is a card image and the CONTINUE images that follow it (FITS Standard 4.0, section 4.2.1.2). `read_card`
+accepts any bytes and never raises: text that matches no grammar becomes a card of type ``invalid``. This module is the
+reference for `crawler.fits.cards`, which reads plain cards many at a time and calls `read_card` for all others.
 
-Knows no I/O, no storage and no Arrow. Python's ``str`` methods are used on purpose where astropy uses them: on text
-decoded from latin-1 they also strip tabs, NEL and no-break spaces, and so must we.
+No I/O, no storage and no Arrow. Python's ``str`` methods are used where astropy uses them. On text decoded from latin-1
+they also strip tabs, NEL and no-break spaces. This is intended, because astropy strips them.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from crawler.fits.units import CARD, INT64_MAX
 CardType: TypeAlias = Literal["string", "logical", "integer", "real", "complex", "undefined", "commentary", "invalid"]
 
 COMMENTARY: Final = frozenset({"", "COMMENT", "HISTORY", "END"})
-"""Keywords without a value (FITS Standard 4.0, section 4.4.2.4). END is one to astropy when it ends no header."""
+"""Keywords without a value (FITS Standard 4.0, section 4.4.2.4). astropy adds END, if it is not the end of a header."""
 
 KEYWORD: Final = 8
-"""Columns of the keyword (FITS Standard 4.0, section 4.1.2.1)."""
+"""Width of the keyword field, in columns (FITS Standard 4.0, section 4.1.2.1)."""
 
 _HIERARCH: Final = "HIERARCH"
 _CONTINUE: Final = "CONTINUE"
 _INDICATOR: Final = "= "  # value indicator, columns 9 and 10 (FITS Standard 4.0, section 4.1.2.2)
 
-# The first quote that is followed by a comment or by the end closes the string. Not quite the Standard (section
-# 4.2.1.1: quotes inside are doubled), but what astropy does, and it reads strings with stray quotes too. The empty
-# string comes last: in `'' / 'x'` the text between the outer quotes is the value.
+# The first quote before a comment, or before the end of the text, closes the string. The Standard differs (section
+# 4.2.1.1: quotes inside a string are doubled), but astropy reads strings in this way, also those with single quotes
+# inside. The empty string is the last alternative: in `'' / 'x'` the text between the outer quotes is the value.
 _STRING: Final = re.compile(r"'([ -~]+?|)'(?= *(?:/|\Z))")
 
-# More than the Standard allows (sections 4.2.3 to 4.2.6): blanks beside the sign and the exponent, exponents in lower
-# case. Cards written by hand or by old Fortran have them.
+# More than the Standard allows (sections 4.2.3 to 4.2.6): blanks next to the sign and the exponent, and exponents in
+# lower case. Some cards written by hand or by old Fortran programs need this.
 _NUMBER: Final = r"[+-]? *(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?) *(?:[deDE] *[+-]? *[0-9]+)?"
 _INTEGER_VALUE: Final = re.compile(r"[+-]? *[0-9]+")
 _NUMBER_VALUE: Final = re.compile(_NUMBER)
 _COMPLEX_VALUE: Final = re.compile(rf"\( *{_NUMBER} *, *{_NUMBER} *\)")
-_PLAIN_EXPONENT: Final = str.maketrans("dD", "eE", " ")  # and blanks are deleted
+_PLAIN_EXPONENT: Final = str.maketrans("dD", "eE", " ")  # deletes blanks, too
 
 
 class Card(NamedTuple):
-    """A logical card; the columns of the ``cards`` table."""
+    """A logical card. The fields are columns of the table ``cards``."""
 
     keyword: str
     type: CardType
@@ -54,10 +54,15 @@ class Card(NamedTuple):
 
 
 class _Split(NamedTuple):
-    """Where a card image divides.
+    """The parts of a card image.
 
-    ``field`` is the value field with the comment, stripped; ``None`` where there is no value indicator.
-    ``rest`` is the column at which the text after the keyword and indicator begins.
+    Attributes
+    ----------
+    keyword : str
+    field : str or None
+        The value field and the comment, stripped; None if the card has no value indicator.
+    rest : int
+        The column of the first character after the keyword and the indicator.
     """
 
     keyword: str
@@ -71,12 +76,12 @@ def read_card(image: bytes) -> Card:
     Parameters
     ----------
     image : bytes
-        A card image, followed by its CONTINUE images if it has any; a multiple of 80 bytes, any bytes.
+        A card image and its CONTINUE images, if it has any: a multiple of 80 bytes, with any values.
 
     Returns
     -------
     Card
-        Never an exception: what cannot be read is of type ``invalid`` and keeps its text.
+        Never raises: a card that cannot be read has the type ``invalid``, and its text as ``value``.
     """
     text = image.decode("latin-1")
     keyword, field, rest = _split(text)
@@ -89,11 +94,11 @@ def read_card(image: bytes) -> Card:
 
 
 def _split(text: str) -> _Split:
-    """Divide a card between its keyword and its value field."""
+    """Split a card image into its keyword and its value field."""
     keyword = text[:KEYWORD].strip()
     upper = keyword.upper()
     if upper == _CONTINUE:
-        # astropy divides at the first blank, wherever that is, and cannot read the card without one.
+        # astropy splits at the first blank of the card, and cannot read a card without a blank.
         blank = text.find(" ")
         return _Split(upper, text[blank + 1 :].strip() if blank >= 0 else None, KEYWORD)
     if upper in COMMENTARY:
@@ -105,25 +110,25 @@ def _split(text: str) -> _Split:
         return _Split(keyword, None, KEYWORD)
     rest = indicator + len(_INDICATOR)
     if indicator < KEYWORD:
-        # Left of column 9 the indicator ends the keyword; one that begins with blanks is cut as astropy cuts it.
+        # An indicator left of column 9 ends the keyword. astropy counts this column before it strips leading blanks.
         upper = upper[:indicator]
     return _Split(upper, text[rest:].strip(), rest)
 
 
 def _split_hierarch(text: str) -> _Split:
-    """Divide a card of the HIERARCH convention: any text, then the first ``=`` of the card."""
+    """Split a card of the HIERARCH convention at the first ``=`` of the card; any text may precede it."""
     equals = text.index("=")
     keyword = text[KEYWORD + 1 : equals].strip()
     if keyword == _CONTINUE:
         return _Split(keyword, text[KEYWORD + 1 :].strip(), equals + 1)
     if equals > KEYWORD + 2 and not text.startswith(_HIERARCH):
-        # astropy finds the value of a long keyword only when the word is in upper case.
+        # astropy finds the value of a long keyword only if the word HIERARCH is in upper case.
         return _Split(keyword, text[KEYWORD:].strip(), equals + 1)
     return _Split(keyword, text[equals + 1 :].strip(), equals + 1)
 
 
 def _odd_comment(text: str, keyword: str) -> str | None:
-    """Return the comment of ``HIERARCH comment = ...``, which to astropy is commentary and has one all the same."""
+    """Return the comment of ``HIERARCH comment = ...``. astropy reads it, though it treats the card as commentary."""
     if keyword in COMMENTARY:
         return None
     field = (_join_run(text) if len(text) > CARD else _split(text).field) or ""
@@ -134,9 +139,9 @@ def _odd_comment(text: str, keyword: str) -> str | None:
 
 
 def _join_run(text: str) -> str | None:
-    """Return the value field of a long string, or None where an image of the run holds no string.
+    """Return the value field of a long string, or None if one of the card images contains no string.
 
-    The pieces keep their doubled quotes, so that the joined field is read like any other.
+    Doubled quotes stay doubled, so that the joined field can be read like any other.
     """
     values = []
     comments = []
@@ -145,27 +150,27 @@ def _join_run(text: str) -> str | None:
         match = _STRING.match(piece) if piece else None
         if piece is None or match is None:
             return None
-        # Not only before another image: astropy drops the last `&` of a run as well.
+        # astropy also removes the `&` of the last image.
         values.append(match[1].rstrip().removesuffix("&"))
         comments.append(_comment(piece[match.end() :]))
     return f"'{''.join(values)}' / {' '.join(filter(None, comments))}"
 
 
 def _read_field(keyword: str, field: str) -> Card | None:
-    """Read a stripped value field with its comment; None where it matches no grammar."""
+    """Read a stripped value field with its comment. Return None if it matches no grammar."""
     if field.startswith("'"):
         match = _STRING.match(field)
         if match is None:
             return None
         value = match[1].replace("''", "'").rstrip()
         return Card(keyword, "string", value, comment=_comment(field[match.end() :]))
-    # A slash ends every other value: none of them has one inside.
+    # No other type of value can contain a slash, so the first slash begins the comment.
     written, slash, after = field.partition("/")
     return _read_written(keyword, written.rstrip(" "), _comment(slash + after))
 
 
 def _read_written(keyword: str, written: str, comment: str | None) -> Card | None:
-    """Read a value that is not a string, from its text as written."""
+    """Read a value that is not a string from its text."""
     card = None
     if not written:
         card = Card(keyword, "undefined", comment=comment)
@@ -183,5 +188,5 @@ def _read_written(keyword: str, written: str, comment: str | None) -> Card | Non
 
 
 def _comment(text: str) -> str | None:
-    """Return the comment in what follows a value: ``text`` is blanks, then nothing or a slash and the comment."""
+    """Return the comment. ``text`` follows the value: blanks, and then nothing or a slash and the comment."""
     return text.lstrip(" ")[1:].lstrip(" ").rstrip() or None

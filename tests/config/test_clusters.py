@@ -68,9 +68,9 @@ def test_class_takes_the_options_and_the_scale(name: str, queue: Queue) -> None:
     package = plan.kind.partition(".")[0]
     if find_spec(package) is None:
         with pytest.raises(UsageError, match=rf"^{package} is not installed: pip install '[\w\[\]-]+'$"):
-            plan.found()
+            plan.resolve()
         pytest.skip(f"{package} is not installed")
-    made = plan.found()
+    made = plan.resolve()
     # Each takes what it does not know, and hands it on to the next: a job of the queue, or a worker of this machine.
     takers = [*made.__mro__, *getattr(made, "job_cls", object).__mro__, *Nanny.__mro__]
     assert set(plan.options) <= {name for one in takers for name in inspect.signature(one.__init__).parameters}
@@ -134,7 +134,9 @@ class TestSlurm:
         ended = crawler("index", tree, "-c", "made", "--cluster", "slurm.toml")
 
         assert ended.code == 2
-        assert ended.fault.endswith("SLURMCluster runs sbatch, which is not on the PATH: begin on a login node")
+        assert ended.fault.endswith(
+            "SLURMCluster needs the program sbatch, which is not on the PATH: run crawler on a login node"
+        )
 
 
 class TestKubernetes:
