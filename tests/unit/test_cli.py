@@ -86,7 +86,7 @@ def catalogue(crawler: Run, tree: Path) -> Path:
 def outside(*args: object, **how: Any) -> subprocess.Popen[bytes]:
     """Start a command in a process of its own."""
     program = "from crawler.cli import main; main()"
-    return subprocess.Popen([sys.executable, "-c", program, *map(str, args)], stderr=subprocess.PIPE, **how)
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, args)], **{"stderr": subprocess.PIPE, **how})
 
 
 class TestHelp:
@@ -495,8 +495,21 @@ class TestHostileHeaders:
         assert self.printable(ended.fault)
 
 
-class TestBrokenPipe:
-    def test_while_it_writes(self, crawler: Run, catalogue: Path) -> None:
+class TestClosedPipe:
+    """The reader of the output has ended, as ``head -1`` does: no message, and exit code 0."""
+
+    @staticmethod
+    def ended(*args: object, how: dict[str, Any] | None = None, **environment: str) -> tuple[int, bytes]:
+        """Run a command whose output nobody reads; return its exit code and what it says on standard error."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        streams = {"stdout": writer, **(how or {})}
+        with outside(*args, env={**os.environ, **environment}, **streams) as process:
+            os.close(writer)
+            err = process.stderr.read() if process.stderr is not None else b""
+        return process.returncode, err
+
+    def test_after_the_first_line(self, crawler: Run, catalogue: Path) -> None:
         sql = "SELECT range FROM range(1000000)"
         with outside("query", catalogue, sql, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -504,16 +517,40 @@ class TestBrokenPipe:
             process.stdout.close()
             assert process.stderr is not None
             assert process.stderr.read() == b""
-        assert process.returncode == 1
+        assert process.returncode == 0
 
-    def test_as_it_ends(self, crawler: Run, catalogue: Path) -> None:
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_of_every_command_that_prints(self, crawler: Run, tree: Path, catalogue: Path, unbuffered: str) -> None:
+        for args in (
+            ("info", catalogue),
+            ("runs", catalogue),
+            ("runs", catalogue, "--json"),
+            ("query", catalogue, "FROM files"),
+            ("headers", tree / "night0" / "exp000.fits"),
+            ("vacuum", catalogue),
+            ("index", tree, "-c", catalogue, "--workers", 0),
+            ("--help",),
+        ):
+            assert self.ended(*args, PYTHONUNBUFFERED=unbuffered) == (0, b""), args
+
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_exit_code_of_a_crawl_stays(self, crawler: Run, tree: Path, catalogue: Path, unbuffered: str) -> None:
+        for path in (tree / "night0").iterdir():
+            path.unlink()
+        code, err = self.ended("index", tree, "-c", catalogue, "--workers", 0, PYTHONUNBUFFERED=unbuffered)
+        assert code == 1
+        assert b"--allow-removals" in err
+
+    @pytest.mark.parametrize("more", [(), ("--log-json",)])
+    def test_of_standard_error_ends_no_crawl(self, crawler: Run, tree: Path, more: tuple[str, ...]) -> None:
         reader, writer = os.pipe()
         os.close(reader)
-        with outside("info", catalogue, stdout=writer) as process:
-            os.close(writer)
-            assert process.stderr is not None
-            assert process.stderr.read() == b""
-        assert process.returncode == 1
+        program = "from crawler import screen; screen.PLAIN_SECONDS = 0; from crawler.cli import main; main()"
+        command = [sys.executable, "-c", program, "index", str(tree), "-c", "made", "--workers", "0", *more]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, check=False)
+        os.close(writer)
+        assert done.returncode == 0
+        assert Catalogue("made").files.count_rows() == TREE_FILES
 
 
 class Asked(NamedTuple):
