@@ -7,6 +7,7 @@ says why in one line; 2 wrong usage; 130 interrupted, what was done being commit
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -40,6 +41,8 @@ _GOES_ON = "what was walked is in the catalogue, the same command goes on from t
 
 def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as of standard error: no locale lacks a way to write text
     try:
         code = commands(prog_name="crawler", standalone_mode=False)
         with suppress(BrokenPipeError):

@@ -495,6 +495,42 @@ class TestHostileHeaders:
         assert self.printable(ended.fault)
 
 
+class TestLocale:
+    """Paths and values that the encoding of the terminal lacks."""
+
+    LOCALES = (
+        {"LC_ALL": "POSIX"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "POSIX", "PYTHONIOENCODING": "latin-1:strict"},
+    )
+
+    @pytest.mark.parametrize("locale", LOCALES, ids=[" ".join(locale.values()) for locale in LOCALES])
+    def test_any_name_and_value_are_printed(self, tmp_path: Path, locale: dict[str, str]) -> None:
+        (tmp_path / "näcktår").mkdir()
+        (tmp_path / "näcktår" / "ålpha ∆.fits").write_bytes(FITS)
+
+        def run(*args: str) -> str:
+            with outside(*args, cwd=tmp_path, env={**os.environ, **locale}, stdout=subprocess.PIPE) as process:
+                out, err = process.communicate()
+            assert (process.returncode, err) == (0, b""), args
+            return out.decode("latin-1")
+
+        assert "walked     1 file" in run("index", "näcktår", "-c", "cåt", "--workers", "0")
+        assert (tmp_path / "cåt" / "_delta_log").is_dir()
+        found = run("query", "cåt", "SELECT parse_filename(url) AS name, chr(8710) AS x FROM files")
+        assert found.startswith("name,x\n%C3%A5lpha%20%E2%88%86.fits,")
+        assert "SIMPLE" in run("headers", "näcktår/ålpha ∆.fits", "--hdu", "0")
+        run("info", "cåt")
+        run("runs", "cåt")
+
+    def test_characters_that_the_encoding_lacks_are_escaped(self, crawler: Run, catalogue: Path) -> None:
+        ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        with outside("query", catalogue, "SELECT 'é∆' AS x", env=ascii_only, stdout=subprocess.PIPE) as process:
+            out, err = process.communicate()
+        assert (process.returncode, out, err) == (0, b"x\n\\xe9\\u2206\n", b"")
+
+
 class TestClosedPipe:
     """The reader of the output has ended, as ``head -1`` does: no message, and exit code 0."""
 
