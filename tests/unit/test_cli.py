@@ -237,6 +237,16 @@ class TestWrongUsage:
                 id="no-table",
             ),
             pytest.param(("index", "--job", "none.toml"), "job file none.toml: No such file", id="job-file"),
+            pytest.param(
+                ("index", ".", "-c", "b", "--cluster", "none.toml"),
+                "cluster file none.toml: No such file",
+                id="cluster-file",
+            ),
+            pytest.param(
+                ("index", ".", "-c", "b", "--cluster", "/dev/null"),
+                "cluster file /dev/null: must have the section [cluster]",
+                id="empty-cluster-file",
+            ),
             pytest.param(("headers",), "Missing argument 'URL'", id="no-url"),
             pytest.param(("headers", "a", "--hdu", "-1"), "'--hdu'", id="hdu"),
             pytest.param(("headers", "tape://a"), "no store reads tape:// URLs", id="headers-scheme"),
