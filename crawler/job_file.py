@@ -48,7 +48,7 @@ from typing import Any, get_args
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs, Goal
 from crawler.job import Adapter
-from crawler.stores.urls import PathOrUrl, text_of
+from crawler.stores.urls import PathOrUrl, one_line, text_of
 
 _TEXT, _TEXTS, _FLAG, _TABLE = "a string", "a list of strings", "true or false", "a table"
 _COUNT, _POSITIVE = "a whole number, not negative", "a whole number, at least 1"
@@ -91,12 +91,14 @@ _SECTIONS = (*_KEYS, *_OPTIONS)
 _PLACE = re.compile(r"\(at (?:line (\d+), column (\d+)|end of document)\)")
 
 
-def read_job_file(path: PathOrUrl) -> dict[str, Any]:
+def read_job_file(path: PathOrUrl, *, kind: str = "job file") -> dict[str, Any]:
     """Read a job file.
 
     Parameters
     ----------
     path : str or pathlib.Path
+    kind : str
+        What messages call the file.
 
     Returns
     -------
@@ -110,34 +112,34 @@ def read_job_file(path: PathOrUrl) -> dict[str, Any]:
     UsageError
         It cannot be read, is no TOML, or says something that no job file can; names the line.
     """
-    path = text_of(path)
-    text = _text_of(path)
+    place = f"{kind} {one_line(text_of(path), limit=2000)}"
+    text = _text_of(text_of(path), place)
     try:
         sections = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(_of_toml(path, text, str(error))) from None
+        raise UsageError(_of_toml(place, text, str(error))) from None
     except RecursionError:
-        raise UsageError(f"job file {path}: is nested too deeply to be one") from None
+        raise UsageError(f"{place}: is nested too deeply to be one") from None
 
     arguments: dict[str, Any] = {}
     for section, content in sections.items():
         if fault := _fault_of_section(section, content):
-            raise UsageError(f"job file {path}, line {_line_of(text, section)}: {fault}")
+            raise UsageError(f"{place}, line {_line_of(text, section)}: {fault}")
         if section in _OPTIONS:
             arguments[section] = dict(content)
             continue
         for key, value in content.items():
             if fault := _fault(section, key, value):
-                raise UsageError(f"job file {path}, line {_line_of(text, section, key)}: {fault}")
+                raise UsageError(f"{place}, line {_line_of(text, section, key)}: {fault}")
             name = f"cluster_{key}" if section == "cluster" and key in _OF_CLASS else key
             (arguments.setdefault("costs", {}) if section == "costs" else arguments)[name] = value
     cluster = sections.get("cluster", {})
     ways = [key for key in ("workers", "scheduler", "class") if key in cluster]
     if fault := _fault_of_cluster(cluster, ways):
-        raise UsageError(f"job file {path}, line {_line_of(text, 'cluster', *ways[1:2])}: {fault}")
+        raise UsageError(f"{place}, line {_line_of(text, 'cluster', *ways[1:2])}: {fault}")
     if "class" in cluster:
         lines = {key: _line_of(text, "cluster", key) for key in _OF_CLASS if key in cluster}
-        arguments["cluster_places"] = {key: f"job file {path}, line {line}" for key, line in lines.items()}
+        arguments["cluster_places"] = {key: f"{place}, line {line}" for key, line in lines.items()}
     return arguments
 
 
@@ -152,24 +154,24 @@ def _fault_of_cluster(cluster: Mapping[str, Any], ways: list[str]) -> str | None
     return None
 
 
-def _text_of(path: str) -> str:
+def _text_of(path: str, place: str) -> str:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(f"job file {path}: {error.strerror}") from None
+        raise UsageError(f"{place}: {error.strerror}") from None
     try:
         return data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"job file {path}, line {line}: is no UTF-8 text (byte {error.start})") from None
+        raise UsageError(f"{place}, line {line}: is no UTF-8 text (byte {error.start})") from None
 
 
-def _of_toml(path: str, text: str, message: str) -> str:
+def _of_toml(place: str, text: str, message: str) -> str:
     """Return tomllib's message with the line where all our messages have it."""
-    place = _PLACE.search(message)
-    line = place[1] if place and place[1] else str(max(1, len(text.splitlines())))
-    column = f" (column {place[2]})" if place and place[2] else ""
-    return f"job file {path}, line {line}: {_PLACE.sub('', message).strip()}{column}"
+    found = _PLACE.search(message)
+    line = found[1] if found and found[1] else str(max(1, len(text.splitlines())))
+    column = f" (column {found[2]})" if found and found[2] else ""
+    return f"{place}, line {line}: {_PLACE.sub('', message).strip()}{column}"
 
 
 def _fault_of_section(section: str, content: object) -> str | None:

@@ -11,11 +11,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich import console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -32,6 +32,14 @@ PLAIN_SECONDS = 10.0
 _PLAN = ("explain_key", "explain_value")  # columns of EXPLAIN
 _MOST_ROWS = 200
 _MOST_WIDTH = 120  # characters of one value in a table
+
+
+class Console(console.Console):
+    """A console of rich that leaves it to its caller what a closed pipe means; rich would exit with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again."""
+        raise BrokenPipeError
 
 
 class Progress:
@@ -57,7 +65,8 @@ class Progress:
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line >= PLAIN_SECONDS:
             self._last_line = now
-            self._console.print(self._line(), soft_wrap=True, highlight=False)
+            with suppress(OSError):  # standard error may be closed, and the crawl goes on
+                self._console.print(self._line(), soft_wrap=True, highlight=False)
 
     def _line(self) -> Text:
         report = self._report
@@ -123,7 +132,8 @@ class JsonLog:
         told: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **more}
         if self._report is not None:
             told |= {"crawl": self._report.crawl, "catalogue": self._report.catalogue, **self._report.counts()}
-        print(json.dumps(told), file=self._out, flush=True)
+        with suppress(OSError):  # the log may be closed, or its disk full, and the crawl goes on
+            print(json.dumps(told), file=self._out, flush=True)
 
 
 def print_runs(runs: Sequence[Run]) -> None:
@@ -195,12 +205,11 @@ def as_json(report: Report) -> str:
 
 def print_rows(rows: TextRows, *, width: int | None = None) -> None:
     """Print rows for a person: at most 200 of them, long values cut; the plan of EXPLAIN as DuckDB draws it."""
-    console = Console(width=width)
+    terminal = Console(width=width)
     if rows.names == _PLAN:
         for row in _values(rows):
-            console.print(
-                "\n".join(one_line(line, limit=10**9) for line in row[1].splitlines()), markup=False, highlight=False
-            )
+            drawn = "\n".join(one_line(line, limit=10**9) for line in row[1].splitlines())
+            terminal.print(Text(drawn), soft_wrap=True, highlight=False)
         return
     shown: list[tuple[Any, ...]] = []
     count = 0
@@ -214,9 +223,9 @@ def print_rows(rows: TextRows, *, width: int | None = None) -> None:
         table.add_column(Text(one_line(name)), justify="right" if number else "left", overflow="fold")
     for row in shown:
         table.add_row(*(Text(_cell(value)) for value in row))
-    console.print(table)
+    terminal.print(table)
     if count > len(shown):
-        console.print(f"{count - len(shown):,} more rows: add a LIMIT, or --csv for all of them")
+        terminal.print(f"{count - len(shown):,} more rows: add a LIMIT, or --csv for all of them")
 
 
 def print_csv(rows: TextRows, out: TextIO | None = None) -> None:

@@ -1,15 +1,18 @@
 """The command line: the only place that prints.
 
-Exit codes: 0 the command did what it was asked, even if some files are bad, for those are rows; 1 it could not list,
-read or commit, and says why in one line; 2 wrong usage; 130 interrupted, what was done being committed.
+Exit codes: 0 the command did what it was asked, even if some files are bad, for those are rows, and even if the program
+that reads its output has ended before all of it was written, as ``head`` does; 1 it could not list, read or commit, and
+says why in one line; 2 wrong usage; 130 interrupted, what was done being committed.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -38,9 +41,12 @@ _GOES_ON = "what was walked is in the catalogue, the same command goes on from t
 
 def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as of standard error: no locale lacks a way to write text
     try:
         code = commands(prog_name="crawler", standalone_mode=False)
-        sys.stdout.flush()  # while we can still say what is wrong with it
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()  # while we can still say what is wrong with it
     except (click.UsageError, UsageError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
         code = fail(message, 2)
@@ -48,8 +54,6 @@ def main() -> NoReturn:
         code = fail("interrupted", 130)
     except CrawlerError as error:
         code = fail(str(error), 1)
-    except BrokenPipeError:  # whoever read our output has left, and needs no message
-        code = 1
     except OSError as error:
         code = fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
     _settle_output()
@@ -68,11 +72,34 @@ def fail(message: str, code: int) -> int:
     """Print one line that says what went wrong, and return the exit code."""
     from crawler.stores.urls import one_line
 
-    print(f"crawler: {one_line(message, limit=2000)}", file=sys.stderr)
+    with suppress(OSError):  # of standard error: the exit code says it still
+        print(f"crawler: {one_line(message, limit=2000)}", file=sys.stderr)
     return code
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+class _Commands(click.Group):
+    """Commands that end with exit code 0 once the reader of their output has all that it wants: click exits with 1."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the command line, and print the help that it asks for."""
+        with _readers_may_end():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _readers_may_end():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _readers_may_end() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise click.exceptions.Exit(0) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(crawler.__version__, message="crawler %(version)s")
 @click.pass_context
 def commands(context: click.Context) -> None:
@@ -136,8 +163,6 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
     """
     arguments = options.with_job_file(job_file, given)
 
-    from rich.console import Console
-
     from crawler import api, screen
 
     cluster = {name: arguments.pop(name) for name in list(arguments) if name in options.OF_CLUSTER - {"workers"}}
@@ -147,16 +172,17 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
         client = partial(client_of, cluster, workers, performance_report, _teller(log_json))
     elif performance_report is not None:
         raise UsageError("--performance-report is of a Dask cluster: there is none with --workers 0")
-    shown = screen.JsonLog(sys.stderr) if log_json else screen.Progress(Console(stderr=True))
+    shown = screen.JsonLog(sys.stderr) if log_json else screen.Progress(screen.Console(stderr=True))
     with shown.shown() as progress:
         try:
             report = api.index(**arguments, client=client, progress=progress)
         except StoreDownError as error:
             return fail(f"{error}; {_GOES_ON}", 1)
-    if as_json:
-        print(screen.as_json(report))
-    elif not report.nothing_found or report.removed:
-        print(screen.summary(report))
+    with suppress(BrokenPipeError):  # the exit code is that of the crawl, whether its summary is read or not
+        if as_json:
+            print(screen.as_json(report))
+        elif not report.nothing_found or report.removed:
+            print(screen.summary(report))
     return _code_of(report)
 
 
@@ -165,7 +191,8 @@ def _teller(log_json: bool) -> Callable[[str], None]:
 
     def tell(line: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        print(json.dumps({"time": now, "event": "cluster", "told": line}) if log_json else line, file=sys.stderr)
+        with suppress(OSError):  # standard error may be closed, and the crawl goes on
+            print(json.dumps({"time": now, "event": "cluster", "told": line}) if log_json else line, file=sys.stderr)
 
     return tell
 

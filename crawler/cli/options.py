@@ -294,9 +294,11 @@ def with_job_file(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     if "workers" in over or "scheduler" in over or cluster_file:  # of the ways to run it, the command line says which
         told = {name: value for name, value in told.items() if name not in OF_CLUSTER}
     if cluster_file is not None:
-        cluster = read_job_file(cluster_file)
+        cluster = read_job_file(cluster_file, kind="cluster file")
         if set(cluster) - OF_CLUSTER or not cluster:
-            raise UsageError(f"{cluster_file}: a file for --cluster has the section [cluster] and those below it alone")
+            raise UsageError(
+                f"cluster file {cluster_file}: must have the section [cluster], and none but that and those below it"
+            )
         told |= cluster
     arguments = merged(told, over)
     if not _TLS.isdisjoint(over) and "scheduler" not in arguments:

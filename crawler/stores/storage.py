@@ -111,7 +111,8 @@ def open_folder(location: str, storage_options: Mapping[str, Any] | None = None)
         raise UsageError(f"a catalogue lies on the local disk or on s3, not at {scheme}://: {printable(location)}")
     if storage_options:
         raise UsageError(f"a local folder takes no storage options: {', '.join(map(str, storage_options))}")
-    path = file_path(url)
+    # Arrow and delta-rs write names in UTF-8, whatever the encoding of this locale is.
+    path = os.fsencode(file_path(url)).decode("utf-8", "surrogateescape")
     return Folder(url, pafs.LocalFileSystem(), path, path)
 
 

@@ -258,7 +258,7 @@ class TestPlanned:
         Path("mine.toml").write_text(f"[cluster]\n{cluster}\n")
         ended = crawler("index", tree, "-c", "made", "--cluster", "mine.toml")
         assert (ended.code, ended.out) == (2, "")
-        assert ended.fault.startswith(f"job file mine.toml, line {said}")
+        assert ended.fault.startswith(f"cluster file mine.toml, line {said}")
         assert not Path("made").exists()
 
     def test_cannot_be_started(self, crawler: Run, tree: Path) -> None:
@@ -269,7 +269,7 @@ class TestPlanned:
         ended = crawler("index", tree, "-c", "made", "--cluster", "mine.toml")
         assert ended.code == 1
         assert ended.fault == (
-            "job file mine.toml, line 2: tests.cluster.kinds.Failing cannot be started: "
+            "cluster file mine.toml, line 2: tests.cluster.kinds.Failing cannot be started: "
             "no machine is free in west for {'TOKEN': '...'}"
         )
 

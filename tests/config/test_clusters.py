@@ -125,7 +125,7 @@ class TestSlurm:
         ended = crawler("index", tree, "-c", "made", "--cluster", "slurm.toml")
 
         assert ended.code == 1
-        assert ended.fault.startswith("job file slurm.toml, line ")
+        assert ended.fault.startswith("cluster file slurm.toml, line ")
         assert ended.fault.endswith("cannot be started: sbatch: error: invalid partition specified: batch")
         assert queue.jobs == []
 

@@ -86,7 +86,7 @@ def catalogue(crawler: Run, tree: Path) -> Path:
 def outside(*args: object, **how: Any) -> subprocess.Popen[bytes]:
     """Start a command in a process of its own."""
     program = "from crawler.cli import main; main()"
-    return subprocess.Popen([sys.executable, "-c", program, *map(str, args)], stderr=subprocess.PIPE, **how)
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, args)], **{"stderr": subprocess.PIPE, **how})
 
 
 class TestHelp:
@@ -237,6 +237,16 @@ class TestWrongUsage:
                 id="no-table",
             ),
             pytest.param(("index", "--job", "none.toml"), "job file none.toml: No such file", id="job-file"),
+            pytest.param(
+                ("index", ".", "-c", "b", "--cluster", "none.toml"),
+                "cluster file none.toml: No such file",
+                id="cluster-file",
+            ),
+            pytest.param(
+                ("index", ".", "-c", "b", "--cluster", "/dev/null"),
+                "cluster file /dev/null: must have the section [cluster]",
+                id="empty-cluster-file",
+            ),
             pytest.param(("headers",), "Missing argument 'URL'", id="no-url"),
             pytest.param(("headers", "a", "--hdu", "-1"), "'--hdu'", id="hdu"),
             pytest.param(("headers", "tape://a"), "no store reads tape:// URLs", id="headers-scheme"),
@@ -495,8 +505,57 @@ class TestHostileHeaders:
         assert self.printable(ended.fault)
 
 
-class TestBrokenPipe:
-    def test_while_it_writes(self, crawler: Run, catalogue: Path) -> None:
+class TestLocale:
+    """Paths and values that the encoding of the terminal lacks."""
+
+    LOCALES = (
+        {"LC_ALL": "POSIX"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "POSIX", "PYTHONIOENCODING": "latin-1:strict"},
+    )
+
+    @pytest.mark.parametrize("locale", LOCALES, ids=[" ".join(locale.values()) for locale in LOCALES])
+    def test_any_name_and_value_are_printed(self, tmp_path: Path, locale: dict[str, str]) -> None:
+        (tmp_path / "näcktår").mkdir()
+        (tmp_path / "näcktår" / "ålpha ∆.fits").write_bytes(FITS)
+
+        def run(*args: str) -> str:
+            with outside(*args, cwd=tmp_path, env={**os.environ, **locale}, stdout=subprocess.PIPE) as process:
+                out, err = process.communicate()
+            assert (process.returncode, err) == (0, b""), args
+            return out.decode("latin-1")
+
+        assert "walked     1 file" in run("index", "näcktår", "-c", "cåt", "--workers", "0")
+        assert (tmp_path / "cåt" / "_delta_log").is_dir()
+        found = run("query", "cåt", "SELECT parse_filename(url) AS name, chr(8710) AS x FROM files")
+        assert found.startswith("name,x\n%C3%A5lpha%20%E2%88%86.fits,")
+        assert "SIMPLE" in run("headers", "näcktår/ålpha ∆.fits", "--hdu", "0")
+        run("info", "cåt")
+        run("runs", "cåt")
+
+    def test_characters_that_the_encoding_lacks_are_escaped(self, crawler: Run, catalogue: Path) -> None:
+        ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        with outside("query", catalogue, "SELECT 'é∆' AS x", env=ascii_only, stdout=subprocess.PIPE) as process:
+            out, err = process.communicate()
+        assert (process.returncode, out, err) == (0, b"x\n\\xe9\\u2206\n", b"")
+
+
+class TestClosedPipe:
+    """The reader of the output has ended, as ``head -1`` does: no message, and exit code 0."""
+
+    @staticmethod
+    def ended(*args: object, how: dict[str, Any] | None = None, **environment: str) -> tuple[int, bytes]:
+        """Run a command whose output nobody reads; return its exit code and what it says on standard error."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        streams = {"stdout": writer, **(how or {})}
+        with outside(*args, env={**os.environ, **environment}, **streams) as process:
+            os.close(writer)
+            err = process.stderr.read() if process.stderr is not None else b""
+        return process.returncode, err
+
+    def test_after_the_first_line(self, crawler: Run, catalogue: Path) -> None:
         sql = "SELECT range FROM range(1000000)"
         with outside("query", catalogue, sql, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -504,16 +563,40 @@ class TestBrokenPipe:
             process.stdout.close()
             assert process.stderr is not None
             assert process.stderr.read() == b""
-        assert process.returncode == 1
+        assert process.returncode == 0
 
-    def test_as_it_ends(self, crawler: Run, catalogue: Path) -> None:
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_of_every_command_that_prints(self, crawler: Run, tree: Path, catalogue: Path, unbuffered: str) -> None:
+        for args in (
+            ("info", catalogue),
+            ("runs", catalogue),
+            ("runs", catalogue, "--json"),
+            ("query", catalogue, "FROM files"),
+            ("headers", tree / "night0" / "exp000.fits"),
+            ("vacuum", catalogue),
+            ("index", tree, "-c", catalogue, "--workers", 0),
+            ("--help",),
+        ):
+            assert self.ended(*args, PYTHONUNBUFFERED=unbuffered) == (0, b""), args
+
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_exit_code_of_a_crawl_stays(self, crawler: Run, tree: Path, catalogue: Path, unbuffered: str) -> None:
+        for path in (tree / "night0").iterdir():
+            path.unlink()
+        code, err = self.ended("index", tree, "-c", catalogue, "--workers", 0, PYTHONUNBUFFERED=unbuffered)
+        assert code == 1
+        assert b"--allow-removals" in err
+
+    @pytest.mark.parametrize("more", [(), ("--log-json",)])
+    def test_of_standard_error_ends_no_crawl(self, crawler: Run, tree: Path, more: tuple[str, ...]) -> None:
         reader, writer = os.pipe()
         os.close(reader)
-        with outside("info", catalogue, stdout=writer) as process:
-            os.close(writer)
-            assert process.stderr is not None
-            assert process.stderr.read() == b""
-        assert process.returncode == 1
+        program = "from crawler import screen; screen.PLAIN_SECONDS = 0; from crawler.cli import main; main()"
+        command = [sys.executable, "-c", program, "index", str(tree), "-c", "made", "--workers", "0", *more]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, check=False)
+        os.close(writer)
+        assert done.returncode == 0
+        assert Catalogue("made").files.count_rows() == TREE_FILES
 
 
 class Asked(NamedTuple):
