@@ -345,12 +345,15 @@ class _Shared:
 
 
 def _guarded(ref: ObjectRef, steps: Steps) -> Steps:
-    """Have a fault of this program end one walk, rather than a run of a hundred million: its row asks for a report."""
+    """Have a fault of this program end one walk, rather than a run of a hundred million: its row asks for a report.
+
+    Panics of libraries in Rust are among these faults. They are no `Exception`.
+    """
     try:
         return (yield from steps)
-    except CrawlerError:
+    except (CrawlerError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
+    except BaseException as error:
         reason = f"the walk failed ({type(error).__name__}: {error}): please report this, with the file"
         return FileResult(ref, "crashed", reason)
 

@@ -96,6 +96,7 @@ _SENT_EXACTLY = re.compile(
 # An answer that is good but for a header that obstore cannot read: times as RFC 9110, section 5.6.7, lets servers write
 # them, ETags beyond ASCII, sizes beyond 64 bits.
 _UNREAD_HEADER = re.compile(r"source: Header \{|ParseContentRange|^year -?\d+ is out of range")
+_LONGEST_PATH = 4096  # characters; object_store panics when a URL has 64 KiB, of which a character takes up to 12 bytes
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -274,7 +275,7 @@ def _place(url: str) -> _Place:
 
 def _nameable(path: str) -> bool:
     """Tell whether obstore gives just the object of this path: it renames some and refuses others."""
-    if not path or _CONTROL.search(path):
+    if not path or len(path) > _LONGEST_PATH or _CONTROL.search(path):
         return False
     return all(segment not in ("", ".", "..") for segment in path.split("/"))
 

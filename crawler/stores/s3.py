@@ -45,6 +45,7 @@ _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.{0,2}(?:/|$)")
 _DIRECTORY_BUCKET = "--x-s3"
 _AWS_HOST = re.compile(r"s3(?:-fips)?(?:[.-][a-z0-9.-]+)?\.amazonaws\.com(?:\.cn)?")
 # Names that can be put before a host and be covered by its certificate: no dots, no capitals.
+_LONGEST_KEY = 4096  # characters; object_store panics when a URL has 64 KiB, of which a character takes up to 12 bytes
 _HOST_LABEL = re.compile(r"[a-z0-9][a-z0-9-]*[a-z0-9]")
 
 
@@ -118,7 +119,8 @@ class S3Store:
         size was not known; a second GET, through s3fs, where the answer has a header that obstore cannot read.
         """
         name, key = split(ref.url)
-        if not self._reads_by_obstore or _UNNAMEABLE.search(key) or name.endswith(_DIRECTORY_BUCKET):
+        unnameable = _UNNAMEABLE.search(key) or len(key) > _LONGEST_KEY
+        if not self._reads_by_obstore or unnameable or name.endswith(_DIRECTORY_BUCKET):
             return self._session.get(ref, span)
         if not key:
             raise missing(ref.url, "is a bucket, not an object")

@@ -170,16 +170,19 @@ def from_botocore(url: str, error: Exception, asked: Asked) -> StoreError:
         if isinstance(error, kinds):
             return unavailable(url, cause, kind)
     # The cause of what could not connect, or broke off, is of aiohttp, under one name or another.
-    for one in (error, getattr(error, "kwargs", {}).get("error"), error.__cause__):
+    inner = getattr(error, "kwargs", {}).get("error")
+    for one in (error, inner, error.__cause__):
         if isinstance(one, aiohttp.ClientError):
             return from_client_error(url, one)
     if isinstance(error, OSError) and not isinstance(error, bc.BotoCoreError):
         return from_os_error(url, error)
-    meaning = unavailable if isinstance(error, bc.HTTPClientError) else failed
-    return meaning(url, _of_settings(error) or f"cannot be asked for ({type(error).__name__})")
+    meaning = unavailable if isinstance(error, bc.HTTPClientError) and not isinstance(inner, UnicodeError) else failed
+    return meaning(url, _of_settings(error, inner) or f"cannot be asked for ({type(error).__name__})")
 
 
-def _of_settings(error: Exception) -> str | None:
+def _of_settings(error: Exception, inner: object) -> str | None:
+    if isinstance(inner, UnicodeError):
+        return "answer has a header that is not UTF-8"
     if isinstance(error, bc.ParamValidationError):
         return "is not a name that S3 knows"
     if isinstance(error, bc.InvalidRegionError):

@@ -10,7 +10,6 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -46,7 +45,7 @@ from crawler.stores.s3_pages import EVENT as TAKE_CONTENTS
 from crawler.stores.s3_pages import Page, page_of, second, take_contents
 from crawler.stores.traffic import Traffic
 from crawler.stores.urls import printable
-from crawler.stores.values import describe, size_of
+from crawler.stores.values import describe, http_time_of, size_of, time_of
 from crawler.stores.web import CONNECT_SECONDS, hang_up
 
 STALL_SECONDS = 5.0
@@ -56,8 +55,8 @@ STALL_SECONDS = 5.0
 _RETRIES = {"mode": "standard", "total_max_attempts": 4}
 _CONNECTIONS = 128
 
-CAUGHT = (bc.BotoCoreError, bc.ClientError, aiohttp.ClientError, OSError, ValueError)
-"""What a call of s3fs can raise of the store's or the network's making."""
+CAUGHT = (bc.BotoCoreError, bc.ClientError, aiohttp.ClientError, OSError, ValueError, RecursionError)
+"""What a call of s3fs can raise of the store's or the network's making: `RecursionError` for XML nested without end."""
 
 
 class Place(NamedTuple):
@@ -156,7 +155,10 @@ class S3Session:
             answer = calls.wait(filesystem._call_s3("list_objects_v2", **asked), loop)
         except CAUGHT as error:
             raise self._mapped(url, error, listing=True) from None
-        return page_of(str(asked["Bucket"]), answer)
+        try:
+            return page_of(str(asked["Bucket"]), answer)
+        except ValueError as error:
+            raise failed(url, f"store sent {error}") from None
 
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
@@ -333,14 +335,12 @@ def _loader(data_path: str | None) -> Loader:
 def _moment(written: Any) -> datetime | None:
     """Read a time as S3 has it, without botocore's reader, on which most of a listing's CPU went.
 
-    None where nothing can read it: the time of an object is no reason not to read the object.
+    None where it is no time: that of an object is no reason not to read the object.
     """
-    with suppress(ValueError, TypeError):
-        return datetime.fromisoformat(written)
-    with suppress(ValueError, TypeError, OverflowError, RuntimeError):  # what botocore's reader raises
-        moment: datetime = parse_timestamp(written)
-        return moment
-    return None
+    if isinstance(written, str):
+        return time_of(written) or http_time_of(written)
+    moment: datetime = parse_timestamp(written)
+    return moment
 
 
 def if_match(etag: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import fsspec
 import fsspec.spec
@@ -22,6 +23,7 @@ from crawler.catalogue.schema import TABLES
 from crawler.errors import ListingError
 from crawler.stores import Adapter
 from tests.conftest import sibling
+from tests.s3.bucket_server import BucketServer
 from tests.servers import Content, RangeHandler, RangeServer, etag_of
 
 GOOD = sibling(0)
@@ -279,8 +281,200 @@ class TestFileSystems:
         odd = rows[f"hostile://bucket/{url}.fits"]
         assert odd["status"] == ("ok" if name == url else "unreadable")
 
+    def test_panic_of_a_library_is_a_crashed_row(self, tmp_path: Path, hostile: list[dict[str, Any]]) -> None:
+        class PanicException(BaseException):  # as those of libraries in Rust, which can only be caught by this name
+            pass
+
+        hostile.append({"name": "bucket/odd.fits", "type": "file", "raises": PanicException("at the\ndisco")})
+        crawler.index("hostile://bucket/", str(tmp_path / "catalogue"))
+        rows = Catalogue(str(tmp_path / "catalogue")).files.to_table().sort_by("url").to_pylist()
+        assert [row["status"] for row in rows] == ["ok", "crashed"]
+        assert "PanicException" in rows[1]["error"]
+        assert rows[1]["error"].isprintable()
+
     def test_entry_that_names_nothing_is_one_line(self, tmp_path: Path, hostile: list[dict[str, Any]]) -> None:
         hostile.append({"type": "file"})
         assert "without a name" in listing_error(tmp_path, "hostile://bucket/")
         hostile[-1] = {"name": "elsewhere/a.fits", "type": "file"}
         assert "elsewhere/a.fits" in listing_error(tmp_path, "hostile://bucket/")
+
+
+class PageHandler(BucketServer.handler):  # type: ignore[misc] # a class variable
+    """Answers every listing with `PageServer.page`, and adds headers to objects."""
+
+    def answer(self) -> None:
+        if "list-type=2" in self.path:
+            self.send(200, self.server.owner.page, {"Content-Type": "application/xml"})
+        else:
+            super().answer()
+
+    def send(self, status: int, body: Content, headers: Any, length: int | None = None) -> None:
+        said = self.server.owner.said.get(self.path.removeprefix("/"), {})
+        super().send(status, body, {**headers, **said}, length)
+
+
+class PageServer(BucketServer):
+    """Serves what a `BucketServer` does, and `page` as the listing of every bucket."""
+
+    handler = PageHandler
+
+    def __init__(self, objects: Any) -> None:
+        super().__init__(objects)
+        self.page = b""
+        self.said: dict[str, dict[str, str]] = {}
+
+    def list(self, *entries: str, before: str = "", after: str = "") -> None:
+        """Answer listings with some entries, the last of which is good."""
+        good = f"<Contents><Key>good.fits</Key><Size>{len(GOOD)}</Size></Contents>"
+        page = "".join([*(f"<Contents>{entry}</Contents>" for entry in entries), good])
+        self.page = (
+            f'<?xml version="1.0"?>{before}<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+            f"<Name>bucket</Name><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>{page}{after}"
+            "</ListBucketResult>"
+        ).encode()
+
+    def index(self, tmp_path: Path, *roots: str, store: Adapter = "auto") -> dict[str, dict[str, Any]]:
+        options = {"endpoint_url": self.origin, "key": "key", "secret": "secret"}
+        return indexed(tmp_path, *(roots or ("s3://bucket/",)), storage_options=options, store=store)
+
+
+OWN = f"<Size>{len(GOOD)}</Size>"
+# What an entry of a page says beside its key, and the row's etag; every size is found, and no time is known.
+ENTRIES: dict[str, str] = {
+    "nothing": "",
+    "size-negative": "<Size>-1</Size>",
+    "size-of-words": "<Size>large</Size>",
+    "size-empty": "<Size></Size>",
+    "size-huge": f"<Size>{2**63}</Size>",
+    "size-endless": f"<Size>{'9' * 5_000}</Size>",
+    "size-float": "<Size>1e3</Size>",
+    "size-twice": f"{OWN}<Size>3</Size>",
+    "size-nested": "<Size><Size>3</Size></Size>",
+    "time-of-words": f"{OWN}<LastModified>yesterday</LastModified>",
+    "time-empty": f"{OWN}<LastModified/>",
+    "time-beyond-9999": f"{OWN}<LastModified>9999-12-31T23:59:59-12:00</LastModified>",
+    "time-far": f"{OWN}<LastModified>99999-01-01T00:00:00Z</LastModified>",
+    "time-before-1": f"{OWN}<LastModified>0000-01-01T00:00:00Z</LastModified>",
+    "time-huge": f"{OWN}<LastModified>{10**30}</LastModified>",
+    "etag-empty": f"{OWN}<ETag/>",
+    "etag-newline": f"{OWN}<ETag>a&#10;b</ETag>",
+    "etag-not-ascii": f"{OWN}<ETag>é\U0001f52d</ETag>",
+    "etag-long": f"{OWN}<ETag>{'x' * 10**6}</ETag>",
+    "etag-of-another": f"{OWN}<ETag>&quot;other&quot;</ETag>",
+    "size-of-another": "<Size>3</Size>",
+    "size-zero": "<Size>0</Size>",
+    "size-too-large": f"<Size>{2**62}</Size>",
+}
+KEYS = {
+    "nul": "%00",
+    "control": "%01%1f%7f%C2%85",
+    "newline": "a%0Ab%0D",
+    "slashes": "a//b///",
+    "dots": "./../.",
+    "url": "https%3A//host/[",
+    "question": "a?b#c%25d%2500",
+    "long": "x" * 1_024,
+    "endless": "x" * 100_000,
+    "astral": "%F0%9F%94%AD",
+    "colons": "a::b",
+}
+
+
+class TestS3:
+    @pytest.fixture
+    def server(self) -> Iterator[PageServer]:
+        with PageServer({"bucket/good.fits": GOOD, "bucket/odd.fits": GOOD}) as server:
+            yield server
+
+    @pytest.mark.parametrize("said", ENTRIES.values(), ids=ENTRIES)
+    def test_entry_without_meaning_is_a_row(self, tmp_path: Path, server: PageServer, said: str) -> None:
+        server.list(f"<Key>odd.fits</Key>{said}")
+        rows = server.index(tmp_path)
+        assert rows["s3://bucket/good.fits"]["status"] == "ok"
+        odd = rows["s3://bucket/odd.fits"]
+        assert (odd["status"], odd["size"], odd["etag"]) == ("ok", len(GOOD), etag_of(GOOD))
+
+    @pytest.mark.parametrize("store", ["obstore", "fsspec"])
+    @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+    def test_odd_key_is_a_row(self, tmp_path: Path, server: PageServer, key: str, store: Adapter) -> None:
+        name = unquote(key) + ".fits"
+        server.objects[f"bucket/{name}"] = GOOD
+        server.list(f"<Key>{key}.fits</Key>{OWN}", "<Key>folder/</Key><Size>0</Size>")
+        rows = server.index(tmp_path, store=store)
+        assert rows["s3://bucket/good.fits"]["status"] == "ok"
+        odd = rows[f"s3://bucket/{name}"]
+        assert (odd["status"], odd["error"]) == ("ok", None) or key in (KEYS["endless"], KEYS["dots"])
+
+    def test_keys_that_are_no_utf_8_are_rows(self, tmp_path: Path, server: PageServer) -> None:
+        server.list("<Key>%FF.fits</Key>", "<Key>%FE.fits</Key>", "<Key>%ED%A0%80.fits</Key>")
+        rows = server.index(tmp_path)
+        assert rows["s3://bucket/good.fits"]["status"] == "ok"
+        odd = [row["status"] for url, row in rows.items() if "good" not in url]
+        assert odd == ["unreadable"] * 3
+
+    def test_same_key_twice_is_one_row(self, tmp_path: Path, server: PageServer) -> None:
+        server.list(f"<Key>odd.fits</Key>{OWN}", f"<Key>odd.fits</Key>{OWN}")
+        assert len(server.index(tmp_path)) == 2
+
+    @pytest.mark.parametrize("entry", ["", "<Key/>", OWN, "<Key></Key>" + OWN])
+    def test_entry_without_key_is_one_line(self, tmp_path: Path, server: PageServer, entry: str) -> None:
+        server.list(entry)
+        with pytest.raises(ListingError, match="without a key") as caught:
+            server.index(tmp_path)
+        assert str(caught.value).isprintable()
+
+    def test_page_that_is_no_listing_is_one_line(self, tmp_path: Path, server: PageServer) -> None:
+        bomb = "".join(f'<!ENTITY x{n} "{f"&x{n - 1};" * 10}">' for n in range(1, 12))
+        pages = {
+            "words": b"hello",
+            "empty": b"",
+            "nul": b"\0" * 100,
+            "cut": b"<ListBucketResult><Contents><Key>a.fits</Key>",
+            "bomb": f'<!DOCTYPE a [<!ENTITY x0 "x">{bomb}]><ListBucketResult>&x11;</ListBucketResult>'.encode(),
+            "deep-error": b"<Error>" + b"<a>" * 100_000 + b"</a>" * 100_000 + b"</Error>",
+            "utf-7": b'<?xml version="1.0" encoding="utf-7"?><ListBucketResult/>',
+            "not-utf-8": b"<ListBucketResult><Name>\xff</Name></ListBucketResult>",
+            "html": b"<html>welcome</html>",
+            "truncated-maybe": b"<ListBucketResult><IsTruncated>maybe</IsTruncated></ListBucketResult>",
+            "truncated-capital": b"<ListBucketResult><IsTruncated>True</IsTruncated></ListBucketResult>",
+        }
+        for name, page in pages.items():
+            server.page = page
+            with pytest.raises(ListingError) as caught:
+                server.index(tmp_path)
+            assert str(caught.value).isprintable(), name
+
+    def test_what_is_around_the_entries_does_not_matter(self, tmp_path: Path, server: PageServer) -> None:
+        deep = "<a>" * 100_000 + "</a>" * 100_000
+        for before, after in (
+            ("<!DOCTYPE a>", ""),
+            ('<!DOCTYPE a [<!ENTITY x "x">]>', "<Other>&x;</Other>"),
+            ("", deep),
+            ("", "<KeyCount>many</KeyCount><MaxKeys>-1</MaxKeys>"),
+        ):
+            server.list(f"<Key>odd.fits</Key>{OWN}", before=before, after=after)
+            rows = server.index(tmp_path)
+            assert [row["status"] for row in rows.values()] == ["ok", "ok"]
+
+    @pytest.mark.parametrize("store", ["obstore", "fsspec"])
+    @pytest.mark.parametrize(("said", "etag", "modified"), HEADERS.values(), ids=HEADERS)
+    def test_header_without_meaning_is_unknown(
+        self,
+        tmp_path: Path,
+        server: PageServer,
+        store: Adapter,
+        said: dict[str, str],
+        etag: str | None,
+        modified: datetime | None,
+    ) -> None:
+        server.list("<Key>odd.fits</Key>")
+        server.said["bucket/odd.fits"] = said
+        rows = server.index(tmp_path, store=store)
+        assert rows["s3://bucket/good.fits"]["status"] == "ok"
+        odd = rows["s3://bucket/odd.fits"]
+        if "\xe9" in said.get("ETag", ""):  # neither library reads an answer with such a header
+            assert (odd["status"], odd["error"]) == ("unreadable", "answer has a header that is not UTF-8")
+            return
+        assert (odd["status"], odd["error"], odd["size"]) == ("ok", None, len(GOOD))
+        assert odd["etag"] == (etag_of(GOOD) if etag == "own" else etag)
+        assert odd["last_modified"] == modified
