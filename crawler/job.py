@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from crawler.fits.policy import Costs
+from crawler.settings import Settings
 from crawler.stores.traffic import Patience
 from crawler.stores.urls import scheme_of
 from crawler.walk import Scope
@@ -64,6 +65,8 @@ class CrawlJob:
         What the run may spend at the store, in dollars.
     learn : bool
         Ask for the headers of a file where its siblings have theirs. It changes requests, and never results.
+    settings : Settings
+        Thresholds of the driver.
     """
 
     roots: tuple[str, ...]
@@ -85,6 +88,7 @@ class CrawlJob:
     patience: Patience = Patience()
     max_usd: float | None = None
     learn: bool = True
+    settings: Settings = Settings()
 
     def options_for(self, url: str) -> Mapping[str, Any]:
         """Return the options of the store that reads ``url``.

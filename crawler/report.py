@@ -34,7 +34,7 @@ class Report:
     removed : int
         Files that are gone, and their rows with them.
     withheld : int
-        Files that are gone and were not removed, because they are too many (`REMOVABLE`).
+        Files that are gone and were not removed, because they are too many (`Settings.removable`).
     hdus, cards : int
         Rows added.
     requests, bytes_read, round_trips : int

@@ -22,6 +22,7 @@ from crawler.executors import InProcess
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
+from crawler.settings import Settings
 
 POINTS: dict[str, tuple[Any, str, bool]] = {
     "before create": (log.DeltaTable, "create", True),
@@ -66,9 +67,9 @@ def main() -> None:
     """Crawl."""
     told = json.loads(sys.argv[1])
     # Many partitions and many commits of few files.
-    run.FIRST_PARTITION, run.GROWTH, run.PARTITION, run.COMMIT_RECEIPTS = 5, 1, 5, 1
+    settings = Settings(first_partition=5, growth=1, partition=5, commit_receipts=1)
     rewrite.MERGE_FROM = 2
-    job = CrawlJob(roots=tuple(told["roots"]), catalogue=told["catalogue"])
+    job = CrawlJob(roots=tuple(told["roots"]), catalogue=told["catalogue"], settings=settings)
     if told["at"] in POINTS:
         arm(told["at"], told["number"])
 
