@@ -51,6 +51,9 @@ class CrawlJob:
         Id of the run.
     known : int or None
         Version of the catalogue whose unchanged files are not walked again; None for a new catalogue.
+    resumed : bool
+        The files are those of a listing that an earlier run has left. A file that the store does not have any more gets
+        no row: it was deleted after it was listed.
     batch_bytes : int
         Bytes of headers that a worker holds before it writes them: bounds its memory, whatever the files are.
     scope : Scope
@@ -81,6 +84,7 @@ class CrawlJob:
     relist: bool = False
     crawl: str = field(default_factory=new_crawl_id)
     known: int | None = None
+    resumed: bool = False
     batch_bytes: int = 16 * 2**20
     scope: Scope = Scope()
     costs: Costs = Costs()

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any
 
 import pyarrow as pa
 
@@ -94,16 +93,21 @@ class Crawl:
             if kept is None:
                 self._list_and_crawl(listing)
             else:
-                listing.folders = kept.about["folders"]
-                self.report.listed_at = kept.began
-                self.report.seen = self.report.listed = kept.keys
-                self.report.listing_ended = True
-                with self._recorded():
-                    self._crawl(kept.partitions(), listing, lambda: kept)
+                self._resume(listing, kept)
         return self._tell()
 
+    def _resume(self, listing: Listing, kept: KeptListing) -> None:
+        """Crawl what an earlier run listed."""
+        self._job = replace(self._job, resumed=True)
+        listing.folders = kept.folders
+        self.report.listed_at = kept.began
+        self.report.seen, self.report.listed = kept.seen, kept.keys
+        self.report.listing_ended = True
+        with self._recorded():
+            self._crawl(kept.partitions(), listing, lambda: kept)
+
     def _earlier_listing(self) -> KeptListing | None:
-        """Return a listing that a run which did not end has left, and that took too long to be made again."""
+        """Return the listing that a run which did not end has left, if listing again would take long."""
         if self._job.relist or not self._log.exists():
             return None
         newer_than = datetime.now(UTC) - timedelta(hours=self._settings.reused_hours)
@@ -125,8 +129,8 @@ class Crawl:
             if first is None and (self.report.interrupted or not job.allow_removals):
                 return
 
-            def ended() -> dict[str, Any] | None:
-                return {"seen": listing.seen, "folders": listing.folders} if listing.ended else None
+            def ended() -> tuple[int, list[str]] | None:
+                return (listing.seen, listing.folders) if listing.ended else None
 
             self._log.create()
             writer = ListingWriter(self._log.folder, job.crawl, self._of_listing(), self._what)

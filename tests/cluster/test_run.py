@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -37,10 +36,9 @@ from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
 from crawler.settings import Settings
+from tests.cluster.driven import command, driven
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import parquet_files, same_tables
-
-DRIVER = Path(__file__).parent / "driver.py"
 
 
 @pytest.fixture(scope="module")
@@ -399,16 +397,6 @@ class TestWorkers:
 def _die_at_next_partition() -> None:
     """On a worker: have it end as by the kernel's out-of-memory killer. The nanny starts another, without this."""
     underway.crawl_partition = lambda *_: os._exit(9)  # type: ignore[assignment]
-
-
-def driven(location: Path, roots: list[str], **told: Any) -> subprocess.CompletedProcess[str]:
-    """Run `driver.py` to its end."""
-    return subprocess.run(command(location, roots, **told), capture_output=True, text=True, timeout=120, check=False)
-
-
-def command(location: Path, roots: list[str], at: str, number: int = 1, workers: int = 0) -> list[str]:
-    told = {"roots": roots, "catalogue": str(location), "at": at, "number": number, "workers": workers}
-    return [sys.executable, "-W", "error", str(DRIVER), json.dumps(told)]
 
 
 class TestKilled:
