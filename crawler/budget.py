@@ -45,7 +45,7 @@ class Budget:
     def allows(self, files: int, report: Report) -> bool:
         """Tell whether so many more files may be handed out, and take them for handed out if so."""
         if self._limit is not None and self._charged:
-            done = report.files + report.skipped
+            done = report.files + report.skipped + report.vanished
             each = self._costs.usd_per_request * _REQUESTS_A_FILE
             if report.files:
                 each = _CAUTION * self.spent(report) / report.files

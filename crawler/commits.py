@@ -14,13 +14,7 @@ from crawler.catalogue.orphans import delete_orphans
 from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
 from crawler.catalogue.snapshot import Snapshot
 from crawler.crawl import Receipt
-
-COMMIT_SHARE = 20
-"""No commit is made before so many times the last one's time has passed: among 50,000 files one takes half a second."""
-
-REMOVABLE = 0.1
-"""Share of a catalogue's files that a run removes unasked. More of them gone at once is more often a disk that is not
-mounted, or a prefix that was renamed, than files that were deleted."""
+from crawler.settings import Settings
 
 
 class Commits:
@@ -33,19 +27,15 @@ class Commits:
         Id of the run.
     committed : callable
         Given the version of each commit.
-    seconds : float
-    receipts : int
-        A commit is made when so much time passed or so many receipts came since the last.
+    settings : Settings
+        When a commit is made, and how much a run removes without being asked to.
     """
 
-    def __init__(
-        self, log: CatalogueLog, crawl: str, committed: Callable[[int], None], *, seconds: float, receipts: int
-    ) -> None:
+    def __init__(self, log: CatalogueLog, crawl: str, committed: Callable[[int], None], settings: Settings) -> None:
         self._log = log
         self._crawl = crawl
         self._committed = committed
-        self._seconds = seconds
-        self._receipts = receipts
+        self._settings = settings
         self._waiting: list[Receipt] = []
         self._last = time.monotonic()
         self._took = 0.0
@@ -53,8 +43,9 @@ class Commits:
     def take(self, receipt: Receipt) -> None:
         """Commit what came of a partition: now, or with others."""
         self._waiting.append(receipt)
-        waited = time.monotonic() - self._last
-        if waited >= max(self._seconds, COMMIT_SHARE * self._took) or len(self._waiting) >= self._receipts:
+        waited, limits = time.monotonic() - self._last, self._settings
+        late = waited >= max(limits.commit_seconds, limits.commit_share * self._took)
+        if late or len(self._waiting) >= limits.commit_receipts:
             self.settle()
 
     def settle(self) -> None:
@@ -84,7 +75,7 @@ class Commits:
         covers : callable
             Tells whether the listing would have found a url, had it been there.
         all_of_them : bool
-            Even where they are more than `REMOVABLE` of the catalogue.
+            Even where they are more than `Settings.removable` of the catalogue.
 
         Returns
         -------
@@ -98,7 +89,7 @@ class Commits:
         except FileNotFoundError:
             return 0, 0  # another run ended meanwhile, and deleted files that it merged: the next run sees what is gone
         with found:
-            if found.count > REMOVABLE * found.held and not all_of_them:
+            if found.count > self._settings.removable * found.held and not all_of_them:
                 return 0, found.count
             for urls in found.batches():
                 self._change([], lambda now, urls=urls: without_urls(folder, now, urls, self._crawl))  # type: ignore[misc]
@@ -107,8 +98,8 @@ class Commits:
 
     def merge(self, stop: threading.Event) -> None:
         """Leave no crumbs, unless asked to stop: nothing is wrong with them."""
-        folder = self._log.folder
-        while self._change([], lambda now: merge_small(folder, now, self._crawl, stop.is_set, seconds=self._seconds)):
+        folder, seconds = self._log.folder, self._settings.commit_seconds
+        while self._change([], lambda now: merge_small(folder, now, self._crawl, stop.is_set, seconds=seconds)):
             pass
 
     def tidy(self) -> None:

@@ -56,8 +56,8 @@ class Receipt:
         Rows written.
     requests, bytes_read, round_trips : int
         Of all files.
-    skipped : int
-        Files that the catalogue holds unchanged.
+    skipped, vanished : int
+        Files that the catalogue holds unchanged; and files of a resumed listing that the store does not have any more.
     replaced : list of str
         Urls among the fragments of which the catalogue holds older rows.
     retries : Counter
@@ -80,6 +80,7 @@ class Receipt:
     bytes_read: int = 0
     round_trips: int = 0
     skipped: int = 0
+    vanished: int = 0
     replaced: list[str] = field(default_factory=list)
     retries: Counter[str] = field(default_factory=Counter)
     lost: int = 0
@@ -87,12 +88,15 @@ class Receipt:
     first_error: str | None = None
     complete: bool = True
 
-    def count(self, result: FileResult) -> None:
-        """Count one file that was walked."""
-        self.statuses[result.status] += 1
+    def count(self, result: FileResult, *, vanished: bool = False) -> None:
+        """Count one file that was walked, or one that has vanished: it took requests, too."""
         self.requests += result.requests
         self.bytes_read += result.bytes_read
         self.round_trips += result.round_trips
+        if vanished:
+            self.vanished += 1
+            return
+        self.statuses[result.status] += 1
         if result.status == "unreadable" and self.first_error is None:
             self.first_error = f"{result.error}: {result.ref.url}"
 
@@ -117,8 +121,7 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
     partition = partition.sort_by("url")  # so that fragments are contiguous runs of urls
     known = _known(job, partition)
     refs = []
-    for row in partition.to_pylist():
-        ref = ObjectRef(**row)
+    for ref in (ObjectRef(**row) for row in partition.to_pylist()):
         old = known.get(ref.url, [])
         # More than one row is what a run leaves that dies before it could drop repeats: this one replaces them all.
         if len(old) == 1 and _unchanged(job, ref, old[0]):
@@ -134,6 +137,9 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
     with _shared(job) as shared:
         try:
             for result in shared.walk(job, refs, stop):
+                if result.missing and job.resumed:
+                    receipt.count(result, vanished=True)
+                    continue
                 batch.append(result)
                 walked.add(result.ref.url)
                 header_bytes += result.header_bytes
@@ -149,9 +155,8 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
         with shared.writing:
             _write(job, batch, receipt)
         receipt.retries = shared.traffic.taken()
-    if len(walked) < len(refs):
-        receipt.complete = False
-        receipt.replaced = [url for url in receipt.replaced if url in walked]
+    receipt.complete = len(walked) + receipt.vanished == len(refs)
+    receipt.replaced = [url for url in receipt.replaced if url in walked]
     return receipt
 
 

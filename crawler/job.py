@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from crawler.fits.policy import Costs
+from crawler.settings import Settings
 from crawler.stores.traffic import Patience
 from crawler.stores.urls import scheme_of
 from crawler.walk import Scope
@@ -50,6 +51,9 @@ class CrawlJob:
         Id of the run.
     known : int or None
         Version of the catalogue whose unchanged files are not walked again; None for a new catalogue.
+    resumed : bool
+        The files are those of a listing that an earlier run has left. A file that the store does not have any more gets
+        no row: it was deleted after it was listed.
     batch_bytes : int
         Bytes of headers that a worker holds before it writes them: bounds its memory, whatever the files are.
     scope : Scope
@@ -64,6 +68,8 @@ class CrawlJob:
         What the run may spend at the store, in dollars.
     learn : bool
         Ask for the headers of a file where its siblings have theirs. It changes requests, and never results.
+    settings : Settings
+        Thresholds of the driver.
     """
 
     roots: tuple[str, ...]
@@ -78,6 +84,7 @@ class CrawlJob:
     relist: bool = False
     crawl: str = field(default_factory=new_crawl_id)
     known: int | None = None
+    resumed: bool = False
     batch_bytes: int = 16 * 2**20
     scope: Scope = Scope()
     costs: Costs = Costs()
@@ -85,6 +92,7 @@ class CrawlJob:
     patience: Patience = Patience()
     max_usd: float | None = None
     learn: bool = True
+    settings: Settings = Settings()
 
     def options_for(self, url: str) -> Mapping[str, Any]:
         """Return the options of the store that reads ``url``.

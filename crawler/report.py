@@ -31,10 +31,13 @@ class Report:
         Files walked, by status.
     skipped : int
         Files that the catalogue held unchanged.
+    vanished : int
+        Files of a listing that an earlier run has left, deleted since. No row is written for them, and a row that the
+        catalogue has of one stays until a later listing.
     removed : int
         Files that are gone, and their rows with them.
     withheld : int
-        Files that are gone and were not removed, because they are too many (`REMOVABLE`).
+        Files that are gone and were not removed, because they are too many (`Settings.removable`).
     hdus, cards : int
         Rows added.
     requests, bytes_read, round_trips : int
@@ -70,6 +73,7 @@ class Report:
     nothing_found: str | None = None
     walked: Counter[str] = field(default_factory=Counter)
     skipped: int = 0
+    vanished: int = 0
     removed: int = 0
     withheld: int = 0
     hdus: int = 0
@@ -97,6 +101,7 @@ class Report:
         """Count what came of one partition."""
         self.walked += receipt.statuses
         self.skipped += receipt.skipped
+        self.vanished += receipt.vanished
         self.hdus += receipt.hdus
         self.cards += receipt.cards
         self.requests += receipt.requests

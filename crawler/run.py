@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any
 
 import pyarrow as pa
 
@@ -35,25 +34,6 @@ from crawler.spool import spooled
 from crawler.stores import Traffic, open_store
 from crawler.stores.urls import printable
 
-FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000
-"""Files of the first partition, how partitions grow, and files of all later ones: small crawls are spread over the
-workers, large ones make few tasks."""
-
-SHARES = 2
-"""Of what is left at the end, each worker is given no more than such a share of what would be its own at once; and no
-fewer files than `FIRST_PARTITION`, since a partition costs some 50 ms."""
-
-COMMIT_SECONDS, COMMIT_RECEIPTS = 30.0, 500
-"""A commit is made when so much time passed or so many receipts came since the last: each costs some 40 ms."""
-
-REUSED_KEYS, REUSED_HOURS = 100_000, 24.0
-"""A listing of so many keys, no older, is gone on with where its run did not end. A smaller one is soon made anew, and
-then has what was added since."""
-
-_LISTERS = 16  # pages that are asked for at once
-
-_AHEAD = 64  # partitions that wait in memory
-
 
 class Crawl:
     """One run.
@@ -72,10 +52,11 @@ class Crawl:
 
     def __init__(self, job: CrawlJob, executor: Executor, progress: Callable[[Report], None]) -> None:
         self._job = job
+        self._settings = job.settings
         self._executor = executor
         self._progress = progress
         self._log = CatalogueLog(job.catalogue, job.catalogue_options)
-        self._commits = Commits(self._log, job.crawl, self._committed, seconds=COMMIT_SECONDS, receipts=COMMIT_RECEIPTS)
+        self._commits = Commits(self._log, job.crawl, self._committed, job.settings)
         self._stop = threading.Event()
         self._given = 0  # files that were handed out
         self._halted = False  # it was not a signal that set it
@@ -100,7 +81,7 @@ class Crawl:
             Nothing can be read of the store any more.
         """
         job = self._job
-        traffic = Traffic(_LISTERS, job.max_requests_per_second, job.patience)
+        traffic = Traffic(self._settings.listers, job.max_requests_per_second, job.patience)
         listing = list_roots(
             job.roots,
             include=job.include,
@@ -112,29 +93,34 @@ class Crawl:
             if kept is None:
                 self._list_and_crawl(listing)
             else:
-                listing.folders = kept.about["folders"]
-                self.report.listed_at = kept.began
-                self.report.seen = self.report.listed = kept.keys
-                self.report.listing_ended = True
-                with self._recorded():
-                    self._crawl(kept.partitions(), listing, lambda: kept)
+                self._resume(listing, kept)
         return self._tell()
 
+    def _resume(self, listing: Listing, kept: KeptListing) -> None:
+        """Crawl what an earlier run listed."""
+        self._job = replace(self._job, resumed=True)
+        listing.folders = kept.folders
+        self.report.listed_at = kept.began
+        self.report.seen, self.report.listed = kept.seen, kept.keys
+        self.report.listing_ended = True
+        with self._recorded():
+            self._crawl(kept.partitions(), listing, lambda: kept)
+
     def _earlier_listing(self) -> KeptListing | None:
-        """Return a listing that a run which did not end has left, and that took too long to be made again."""
+        """Return the listing that a run which did not end has left, if listing again would take long."""
         if self._job.relist or not self._log.exists():
             return None
-        newer_than = datetime.now(UTC) - timedelta(hours=REUSED_HOURS)
+        newer_than = datetime.now(UTC) - timedelta(hours=self._settings.reused_hours)
         kept = unfinished(self._log.folder, self._of_listing(), newer_than)
-        return kept if kept is not None and kept.keys >= REUSED_KEYS else None
+        return kept if kept is not None and kept.keys >= self._settings.reused_keys else None
 
     def _of_listing(self) -> str:
         return fingerprint(self._job.roots, self._job.include, self._job.exclude)
 
     def _list_and_crawl(self, listing: Listing) -> None:
-        job = self._job
-        cut = partitions(listing, first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
-        with ahead(cut, _AHEAD, self._stop) as todo:
+        job, settings = self._job, self._settings
+        cut = partitions(listing, first=settings.first_partition, growth=settings.growth, size=settings.partition)
+        with ahead(cut, settings.partitions_in_memory, self._stop) as todo:
             first = next(todo, None)  # what cannot be listed is not worth a new catalogue
             self.report.interrupted = first is None and self._stop.is_set()
             self._listed(listing)
@@ -143,15 +129,15 @@ class Crawl:
             if first is None and (self.report.interrupted or not job.allow_removals):
                 return
 
-            def ended() -> dict[str, Any] | None:
-                return {"seen": listing.seen, "folders": listing.folders} if listing.ended else None
+            def ended() -> tuple[int, list[str]] | None:
+                return (listing.seen, listing.folders) if listing.ended else None
 
             self._log.create()
             writer = ListingWriter(self._log.folder, job.crawl, self._of_listing(), self._what)
             parts = chain(() if first is None else (first,), todo)
             with (
                 self._recorded(),
-                spooled(parts, ended, writer=writer, depth=_AHEAD, stop=self._stop) as spool,
+                spooled(parts, ended, writer=writer, depth=settings.partitions_in_memory, stop=self._stop) as spool,
             ):
                 self._crawl(iter(spool), listing, lambda: spool.kept)
 
@@ -243,7 +229,7 @@ class Crawl:
             size = partition.num_rows
             if self.report.listing_ended and (width := self._executor.width()) > 1:
                 left = self.report.listed - self._given
-                size = max(FIRST_PARTITION, left // (SHARES * width))
+                size = max(self._settings.first_partition, left // (self._settings.shares * width))
             rest = partition.num_rows - at
             size = -(-rest // -(-rest // size))  # pieces alike, no crumb among them
             yield partition.slice(at, size) if size < partition.num_rows else partition

@@ -74,7 +74,7 @@ class Progress:
             return Text(f"listing, {clock(time.monotonic() - self._begun)}")
         # Since the crawl began: a cluster's start is not its speed. What came last counts until more comes.
         seconds = report.seconds
-        done = report.files + report.skipped
+        done = report.files + report.skipped + report.vanished
         total = f"{report.listed:,}" + ("" if report.listing_ended else "+")
         parts = [f"{done:,} of {total} files", f"{report.files / max(seconds, 1e-9):,.0f} files/s"]
         parts += [f"{report.requests:,} requests", size(report.bytes_read)]
@@ -186,6 +186,8 @@ def summary(report: Report) -> str:
     lines += [f"quoted     {line}" for line in report.quoted]
     if report.skipped:
         lines.append(f"unchanged  {report.skipped:,} files")
+    if report.vanished:
+        lines.append(f"vanished   {report.vanished:,} files, deleted since they were listed")
     if report.removed:
         lines.append(f"removed    {report.removed:,} files that are gone")
     if report.withheld:

@@ -10,7 +10,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pyarrow as pa
 
@@ -39,14 +38,14 @@ class Spool:
         self._ended = threading.Event()
         self._failure: BaseException | None = None
 
-    def fill(self, partitions: Iterator[pa.Table], ended: Callable[[], dict[str, Any] | None]) -> None:
+    def fill(self, partitions: Iterator[pa.Table], ended: Callable[[], tuple[int, list[str]] | None]) -> None:
         """Write partitions as they come, and hand over those that somebody waits for.
 
         Parameters
         ----------
         partitions : iterator of pyarrow.Table
         ended : callable
-            Returns what is to be kept of the listing beside its keys; None where it did not come to its end.
+            Returns what `ListingWriter.end` wants; None where the listing did not come to its end.
         """
         try:
             for partition in partitions:
@@ -56,9 +55,9 @@ class Spool:
                     self._later.append(0)
                 except queue.Full:
                     self._later.append(1)
-            about = ended()
-            if about is not None:
-                self.kept = self._writer.end(**about)
+            found = ended()
+            if found is not None:
+                self.kept = self._writer.end(*found)
         except BaseException as error:  # not swallowed: raised to whoever takes
             self._failure = error
         finally:
@@ -84,7 +83,7 @@ class Spool:
 @contextmanager
 def spooled(
     partitions: Iterator[pa.Table],
-    ended: Callable[[], dict[str, Any] | None],
+    ended: Callable[[], tuple[int, list[str]] | None],
     *,
     writer: ListingWriter,
     depth: int,

@@ -13,7 +13,14 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-from crawler.errors import CorruptError, FormatError, ObjectChangedError, StoreError, StoreUnavailableError
+from crawler.errors import (
+    CorruptError,
+    FormatError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    StoreError,
+    StoreUnavailableError,
+)
 from crawler.fits.compression import MAGIC_BYTES, READABLE, Decompressor, sniff
 from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
@@ -80,6 +87,8 @@ class FileResult:
         ``archived``.
     error : str or None
         One line: what, and at which byte.
+    missing : bool
+        The store says that there is no such object.
     compression : str or None
     hdus : list of Hdu
         Also those found before a fault.
@@ -95,6 +104,7 @@ class FileResult:
     ref: ObjectRef
     status: str = "ok"
     error: str | None = None
+    missing: bool = False
     compression: str | None = None
     hdus: list[Hdu] = field(default_factory=list)
     trailing_bytes: int | None = None
@@ -426,6 +436,7 @@ def walk_steps(
             result.status, result.error, result.hdus, changed = "unreadable", fault.reason, [], True
         except StoreError as fault:
             result.status, result.error = fault.status, fault.reason
+            result.missing = isinstance(fault, ObjectNotFoundError)
         requests += walk.requests
         bytes_read += walk.bytes_read
         round_trips += walk.round_trips
@@ -435,6 +446,7 @@ def walk_steps(
             ref = store.head(ref.url)
         except StoreError as fault:  # deleted, most likely: the row says so
             result.error = fault.reason
+            result.missing = isinstance(fault, ObjectNotFoundError)
             break
         finally:
             requests += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,9 @@ LISTINGS = "_crawler/listings"
 
 FILE_KEYS = 1_000_000
 """Keys after which another file is begun: what was written of a closed one is safe."""
+
+FILE_NAME = re.compile(r"keys-\d{5,}\.parquet")
+"""Name of a Parquet file of a listing."""
 
 ABOUT = "listing.json"
 """What tells of a listing, in its folder."""
@@ -85,8 +89,10 @@ class Told:
         It was met with a file that cannot be read.
     files : list of KeptFile
         Once it ended.
-    counts : dict
-        Of the listing, once it ended: objects seen, requests made.
+    seen : int
+        Objects listed, before the filters; once the listing ended.
+    folders : list of str
+        Folders that were listed, as `crawler.listing.Listing.folders`; once the listing ended.
     """
 
     id: str
@@ -97,7 +103,8 @@ class Told:
     finished: str | None = None
     damaged: bool = False
     files: list[KeptFile] = field(default_factory=list)
-    counts: dict[str, Any] = field(default_factory=dict)
+    seen: int = 0
+    folders: list[str] = field(default_factory=list)
 
     def put(self, folder: Folder) -> None:
         """Write it in place of what was told before.
@@ -151,8 +158,13 @@ class ListingWriter:
         except FAULTS as error:
             raise self._unwritable(error) from None
 
-    def end(self, **counts: Any) -> KeptListing:
-        """Say that the listing ended, with counts of it; without this it is one of a dead run.
+    def end(self, seen: int, folders: Sequence[str]) -> KeptListing:
+        """Say that the listing ended; without this it is one of a dead run.
+
+        Parameters
+        ----------
+        seen, folders
+            As `Told` has them.
 
         Returns
         -------
@@ -164,7 +176,7 @@ class ListingWriter:
         except FAULTS as error:
             raise self._unwritable(error) from None
         self._told.ended = datetime.now(UTC).isoformat()
-        self._told.counts = counts
+        self._told.seen, self._told.folders = seen, list(folders)
         self._told.put(self._folder)
         return KeptListing(self._folder, self._told)
 
@@ -228,8 +240,8 @@ class KeptListing:
     ----------
     id : str
         Of the run that listed.
-    about, counts : dict
-        As `ListingWriter` was told.
+    about, seen, folders
+        As `Told` has them.
     began, ended : datetime
         Of the listing; aware, UTC.
     keys, partition_count : int
@@ -238,7 +250,8 @@ class KeptListing:
 
     def __init__(self, folder: Folder, told: Told) -> None:
         self._folder, self._told = folder, told
-        self.id, self.about, self.counts, self.files = told.id, told.about, told.counts, told.files
+        self.id, self.about, self.files = told.id, told.about, told.files
+        self.seen, self.folders = told.seen, told.folders
         self.began, self.ended = (datetime.fromisoformat(moment) for moment in (told.began, told.ended or told.began))
         self.keys = sum(file.keys for file in told.files)
         self.partition_count = sum(file.partitions for file in told.files)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pyarrow.fs import FileSelector, FileType
 
 from crawler.catalogue.deleting import delete_files
-from crawler.catalogue.kept import ABOUT, LISTINGS, KeptFile, KeptListing, Told
+from crawler.catalogue.kept import ABOUT, FILE_NAME, LISTINGS, KeptFile, KeptListing, Told
 from crawler.catalogue.log import FAULTS, first_line
 from crawler.errors import CatalogueError
 from crawler.stores.storage import Folder
 
 
 def unfinished(folder: Folder, fingerprint: str, newer_than: datetime) -> KeptListing | None:
-    """Return the newest listing that ended, of the same roots and filters, whose run did not end.
+    """Return the listing of some roots and filters that a run may resume; None where it has to list again.
+
+    That is the latest listing of them, if it ended and if no run over them has finished since it began. An earlier
+    listing is never resumed: it may name what a later run has seen to be gone.
 
     Parameters
     ----------
@@ -31,13 +36,39 @@ def unfinished(folder: Folder, fingerprint: str, newer_than: datetime) -> KeptLi
     CatalogueError
         The folder cannot be read.
     """
-    for told in _all(folder).values():
-        if told is None or told.fingerprint != fingerprint or not told.ended or told.finished or told.damaged:
-            continue
-        kept = KeptListing(folder, told)
-        if kept.began >= newer_than and kept.whole():
-            return kept
-    return None
+    told = _resumable(_all(folder)).get(fingerprint)
+    if told is None:
+        return None
+    kept = KeptListing(folder, told)
+    return kept if kept.began >= newer_than and kept.whole() else None
+
+
+def _resumable(listings: Mapping[str, Told | None]) -> dict[str, Told]:
+    """Return the listings that a run may resume, by their fingerprints: see `unfinished`.
+
+    Parameters
+    ----------
+    listings : mapping
+        Of `_all`.
+    """
+    latest: dict[str, Told] = {}
+    finished: dict[str, datetime] = {}
+    for told in listings.values():
+        if told is not None:
+            latest.setdefault(told.fingerprint, told)
+            if told.finished:
+                moments = [_moment(told.finished), finished.get(told.fingerprint)]
+                finished[told.fingerprint] = max(moment for moment in moments if moment is not None)
+    # A listing that cannot be read may be a later one of the same roots. Ids of runs begin with their times.
+    unread = max((name for name, told in listings.items() if told is None), default="")
+    return {
+        of: told
+        for of, told in latest.items()
+        if told.ended
+        and not told.damaged
+        and told.id > unread
+        and (of not in finished or finished[of] < _moment(told.began))
+    }
 
 
 def kept_listings(folder: Folder) -> list[KeptListing]:
@@ -54,16 +85,16 @@ def kept_listings(folder: Folder) -> list[KeptListing]:
 def delete_old(folder: Folder, hours: float | None) -> tuple[int, int]:
     """Delete listings that are of no more use.
 
-    Kept are the last one of each fingerprint that a run finished, for audits, and those that a run may go on with
-    or is writing.
+    Kept are the last one of each fingerprint that a run finished, for audits, and those that a run may resume
+    (`unfinished`) or is writing.
 
     Parameters
     ----------
     folder : Folder
         Of the catalogue.
     hours : float or None
-        No run lasts longer, so that what is older is a dead one's. None: no run is going on, and what no run can go
-        on with, because it did not end or a later one was finished, is deleted too.
+        No run lasts longer, so that what is older is a dead one's. None: no run is going on, and what no run can
+        resume is deleted too.
 
     Returns
     -------
@@ -77,16 +108,18 @@ def delete_old(folder: Folder, hours: float | None) -> tuple[int, int]:
     """
     deleted = size = 0
     done: set[str] = set()  # fingerprints of which a newer one was finished
-    for listing, told in _all(folder).items():
+    listings = _all(folder)
+    resumable = {told.id for told in _resumable(listings).values()}
+    for listing, told in listings.items():
         if told is not None and told.finished and told.fingerprint not in done:
             done.add(told.fingerprint)
             continue
         if told is None or told.finished:
             useless = hours is None or told is not None
         elif hours is None:
-            useless = not told.ended or told.damaged or told.fingerprint in done
+            useless = listing not in resumable
         else:
-            useless = datetime.fromisoformat(told.began) < datetime.now(UTC) - timedelta(hours=hours)
+            useless = _moment(told.began) < datetime.now(UTC) - timedelta(hours=hours)
         if useless:
             files, held = _delete(folder, listing)
             deleted, size = deleted + files, size + held
@@ -103,22 +136,59 @@ def _all(folder: Folder) -> dict[str, Told | None]:
                 told[info.base_name] = _read_about(folder, info.base_name)
     except FAULTS as error:
         raise CatalogueError(folder.url, f"cannot be read: {first_line(error)}") from None
-    return dict(sorted(told.items(), key=lambda item: item[1].began if item[1] else "", reverse=True))
+    earliest = datetime.min.replace(tzinfo=UTC)
+    return dict(sorted(told.items(), key=lambda item: _moment(item[1].began) if item[1] else earliest, reverse=True))
+
+
+def _moment(text: str) -> datetime:
+    """Return the moment that ISO 8601 text with an offset names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It names none.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("no offset")
+    return moment
 
 
 def _read_about(folder: Folder, listing: str) -> Told | None:
+    """Return what is told of a listing; None where it is damaged, of another release, or of another listing."""
     try:
-        found = json.loads(folder.get(f"{LISTINGS}/{listing}/{ABOUT}"))
-    except (FileNotFoundError, ValueError):
+        told = _understood(json.loads(folder.get(f"{LISTINGS}/{listing}/{ABOUT}")))
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    try:
-        told = Told(**{**found, "files": [KeptFile(**file) for file in found["files"]]})
-        for moment in (told.began, told.ended, told.finished):
-            if moment is not None and datetime.fromisoformat(moment).tzinfo is None:
-                return None
-    except (TypeError, KeyError, ValueError):
-        return None  # of another release, or damaged
     return told if told.id == listing else None
+
+
+def _understood(found: Any) -> Told:
+    """Return what ``listing.json`` says, each value of its type: whoever can write there may have written anything.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        It says something else.
+    """
+    told = Told(**{**found, "files": [KeptFile(**file) for file in found["files"]]})
+    for moment in (told.began, *(one for one in (told.ended, told.finished) if one is not None)):
+        _moment(moment)
+    names = [file.name for file in told.files]
+    texts = [told.id, told.fingerprint, *told.folders, *names]
+    texts += [url for file in told.files for url in (file.first_url, file.last_url)]
+    counts = [told.seen, *(count for file in told.files for count in (file.size, file.keys, file.partitions))]
+    right = (
+        all(isinstance(text, str) for text in texts)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and all(map(FILE_NAME.fullmatch, names))
+        and isinstance(told.folders, list)
+        and isinstance(told.about, dict)
+        and isinstance(told.damaged, bool)
+    )
+    if not right:
+        raise ValueError("not as a listing is told of")
+    return told
 
 
 def _delete(folder: Folder, listing: str) -> tuple[int, int]:

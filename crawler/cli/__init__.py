@@ -203,17 +203,26 @@ def _code_of(report: Report) -> int:
         return fail(f"interrupted; {_GOES_ON}", 130)
     if report.stopped:
         return fail(f"{report.stopped}; {_GOES_ON}", 1)
+    reason = _shortcoming(report)
+    return 0 if reason is None else fail(reason, 1)
+
+
+def _shortcoming(report: Report) -> str | None:
+    """Return in one line why a crawl that came to its end did not do what it was asked, or None."""
     if report.nothing_found and not report.removed:
-        return fail(report.nothing_found, 1)
+        return report.nothing_found
     if report.files and report.walked["unreadable"] == report.listed:
-        return fail(f"none of {report.listed:,} files could be read; the first: {report.first_error}", 1)
-    if report.withheld:
-        return fail(
-            f"{report.withheld:,} files of the catalogue were not found again and were kept, since they are more than "
-            "a tenth of it; if they are really gone, --allow-removals removes them",
-            1,
+        return f"none of {report.listed:,} files could be read; the first: {report.first_error}"
+    if report.vanished and report.vanished == report.listed - report.skipped:
+        return (
+            f"all {report.vanished:,} files to walk were deleted since they were listed; the same command lists again"
         )
-    return 0
+    if report.withheld:
+        return (
+            f"{report.withheld:,} files of the catalogue were not found again and were kept, since they are more than "
+            "a tenth of it; if they are really gone, --allow-removals removes them"
+        )
+    return None
 
 
 @commands.command()

@@ -34,6 +34,7 @@ from crawler.quoting.sampling import Sample, strata_of, walk_sample
 from crawler.quoting.statistics import Interval, total
 from crawler.quoting.strata import Strata
 from crawler.report import Report
+from crawler.settings import Settings
 from crawler.stores import Adapter, ObjectRef, open_store
 from crawler.stores.urls import PathOrUrl, scheme_of, text_of, texts_of
 from crawler.walk import Scope
@@ -41,7 +42,6 @@ from crawler.walk import Scope
 SAMPLE = 400
 """Files that are walked, where nothing else is asked for."""
 
-FIRST_PARTITION, GROWTH, PARTITION = 100, 2, 2000  # as `crawler.run` cuts them
 _PRODUCTS = 100_000  # that are told apart
 _AHEAD = 4  # partitions that are listed ahead
 
@@ -205,7 +205,9 @@ class _Estimate:
         listed = _Listed(Strata())
         learning = Learning(self._workers, self._slots)
         products: set[int] = set()
-        cut = partitions(_first(listing, self._max_keys), first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
+        settings = self._job.settings
+        keys = _first(listing, self._max_keys)
+        cut = partitions(keys, first=settings.first_partition, growth=settings.growth, size=settings.partition)
         # On another thread, so that whoever interrupts this one need not wait for the store.
         with ahead(cut, _AHEAD, threading.Event()) as todo:
             for number, partition in enumerate(todo):
@@ -237,7 +239,7 @@ class _Estimate:
         )
         files = listed.strata.files
         rows = sum(size["cards"].rows for size in sample.sizes)
-        batches = max(_partitions(files), math.ceil(images.value * CARD / job.batch_bytes))
+        batches = max(_partitions(files, job.settings), math.ceil(images.value * CARD / job.batch_bytes))
         # What is merged is written once more.
         written = images.times(2 if batches >= MERGE_FROM else 1)
         work = Work(
@@ -310,11 +312,11 @@ def _total(sample: Sample, what: str) -> Interval:
     return total(strata, each=float(what == "requests"), model=assumed)
 
 
-def _partitions(files: int) -> int:
+def _partitions(files: int, settings: Settings) -> int:
     """Return into how many partitions so many files are cut."""
-    count, size = 0, FIRST_PARTITION
+    count, size = 0, float(settings.first_partition)
     while files > 0:
-        files -= size
-        size = min(size * GROWTH, PARTITION)
+        files -= int(size)
+        size = min(size * settings.growth, settings.partition)
         count += 1
     return count

@@ -14,11 +14,14 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import crawler
-from crawler import run
+from crawler import api
+from crawler.job import CrawlJob
+from crawler.settings import Settings
 from tests.benchmarks.nginx import mark
 from tests.benchmarks.peers import PEERS, Bucket, quiet
 
@@ -123,7 +126,7 @@ def run_crawler(task: Task) -> Result:
     options = {} if local else {"storage_options": Bucket(task.endpoint, task.bucket).options}
     arguments: dict[str, Any] = {"include": ["*"], **options, **task.index}
     if task.one_partition:
-        run.FIRST_PARTITION = run.PARTITION
+        api.CrawlJob = partial(CrawlJob, settings=Settings(first_partition=Settings().partition))
     result = Result()
     with tempfile.TemporaryDirectory(prefix="catalogue-") as temporary:
         if task.warm:

@@ -8,7 +8,7 @@ import sys
 import time
 
 from crawler.listing import list_roots, partitions
-from crawler.run import FIRST_PARTITION, GROWTH, PARTITION
+from crawler.settings import Settings
 from crawler.stores import open_store, s3_listing
 
 
@@ -23,7 +23,8 @@ def main() -> None:
     listing = list_roots([f"s3://{task['bucket']}/"], include=None, exclude=(), open_store=lambda _: store)
     count = rows = 0
     first = 0.0
-    for partition in partitions(listing, first=FIRST_PARTITION, growth=GROWTH, size=PARTITION):
+    sizes = Settings()
+    for partition in partitions(listing, first=sizes.first_partition, growth=sizes.growth, size=sizes.partition):
         first = first or time.perf_counter() - begun
         count += 1
         rows += partition.num_rows

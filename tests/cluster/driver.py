@@ -1,8 +1,9 @@
 """A crawl in a process of its own, which dies or waits at a point that is named: for tests that kill.
 
-Takes one argument, JSON of ``roots``, ``catalogue``, ``workers`` (0 for none), ``at`` (see `POINTS`; or ``wait``, to
-print a line after the first receipt and go on once SIGINT came), ``number``. Prints the report as JSON, if it gets
-there.
+Takes one argument, JSON of ``roots``, ``catalogue``, ``at`` (see `POINTS`; or ``wait``, to print a line after the first
+receipt and go on once SIGINT came) and, where they differ from the default, ``number`` (of the call at which it dies),
+``workers`` (none), ``listed`` (whether it waits for the end of the listing before it dies) and ``settings``. Prints the
+report as JSON, if it gets there.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 from crawler import commits, crawl, run
 from crawler.catalogue import log, rewrite
+from crawler.catalogue.kept import ListingWriter
 from crawler.cluster import DaskExecutor, local_client
 from crawler.executors import InProcess
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
+from crawler.settings import Settings
 
 POINTS: dict[str, tuple[Any, str, bool]] = {
     "before create": (log.DeltaTable, "create", True),
@@ -44,21 +48,33 @@ POINTS: dict[str, tuple[Any, str, bool]] = {
 WALKING = "walking"
 
 
-def arm(at: str, number: int) -> None:
+def arm(at: str, number: int, listed: bool) -> None:
     """Have this process end as by ``kill -9`` at a point."""
     owner, name, before = POINTS[at]
     function: Callable[..., Any] = getattr(owner, name)
     calls = count(1)
+    ended = ListingWriter.end
+
+    def end(*args: Any, **kwargs: Any) -> Any:
+        result = ended(*args, **kwargs)
+        listing_ended.set()
+        return result
+
+    def die() -> None:
+        assert not listed or listing_ended.wait(60), "the listing did not end"
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         now = next(calls) == number
         if now and before:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         result = function(*args, **kwargs)
         if now:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         return result
 
+    listing_ended = threading.Event()
+    setattr(ListingWriter, "end", end)  # noqa: B010 - a method may not be assigned to
     setattr(owner, name, call)
 
 
@@ -66,11 +82,12 @@ def main() -> None:
     """Crawl."""
     told = json.loads(sys.argv[1])
     # Many partitions and many commits of few files.
-    run.FIRST_PARTITION, run.GROWTH, run.PARTITION, run.COMMIT_RECEIPTS = 5, 1, 5, 1
+    small = {"first_partition": 5, "growth": 1, "partition": 5, "commit_receipts": 1}
+    settings = Settings(**{**small, **told.get("settings", {})})
     rewrite.MERGE_FROM = 2
-    job = CrawlJob(roots=tuple(told["roots"]), catalogue=told["catalogue"])
+    job = CrawlJob(roots=tuple(told["roots"]), catalogue=told["catalogue"], settings=settings)
     if told["at"] in POINTS:
-        arm(told["at"], told["number"])
+        arm(told["at"], told.get("number", 1), told.get("listed", False))
 
     waited = False
 
@@ -81,8 +98,8 @@ def main() -> None:
             print(WALKING, flush=True)
             assert crawl_of_job._stop.wait(60), "no signal came"
 
-    if told["workers"]:
-        with local_client(told["workers"]) as client:
+    if workers := told.get("workers", 0):
+        with local_client(workers) as client:
             crawl_of_job = Crawl(job, DaskExecutor(client), progress)
             report = crawl_of_job.run()
     else:

@@ -17,6 +17,7 @@ from crawler.executors import InProcess
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
+from crawler.settings import Settings
 from crawler.stores import ByteRange, Fetched, ObjectRef, ObjectStore, open_store
 from tests.conftest import sibling
 from tests.tables import parquet_files, same_tables
@@ -25,10 +26,8 @@ FILES = 120
 TENTH = FILES // 10
 
 
-@pytest.fixture(autouse=True)
-def _several_partitions_and_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"FIRST_PARTITION": 20, "GROWTH": 1, "PARTITION": 20, "COMMIT_RECEIPTS": 2}.items():
-        monkeypatch.setattr(run, name, value)
+SEVERAL = Settings(first_partition=20, growth=1, partition=20, commit_receipts=2)
+"""Several partitions and commits of few files."""
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +104,8 @@ def crawled(location: Path, *roots: Path | str, **options: Any) -> Report:
 
 
 def job(location: Path, *roots: Path | str, **options: Any) -> CrawlJob:
-    return CrawlJob(roots=tuple(map(str, roots)), catalogue=str(location), **options)
+    given = {"roots": tuple(map(str, roots)), "catalogue": str(location), "settings": SEVERAL}
+    return CrawlJob(**{**given, **options})
 
 
 def fresh(tmp_path: Path, *roots: Path | str, **options: Any) -> Catalogue:

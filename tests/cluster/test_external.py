@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from crawler import run
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, remote_client
 from crawler.errors import ClusterError
@@ -23,6 +22,7 @@ from crawler.executors import Executor, InProcess
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
+from crawler.settings import Settings
 from tests.conftest import TREE_FILES
 from tests.tables import same_tables
 
@@ -31,10 +31,8 @@ LOST_SECONDS = 60.0
 """In which a driver must have understood that its scheduler is gone."""
 
 
-@pytest.fixture(autouse=True)
-def _many_partitions_and_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"FIRST_PARTITION": 2, "GROWTH": 1, "PARTITION": 2, "COMMIT_RECEIPTS": 1}.items():
-        monkeypatch.setattr(run, name, value)
+MANY = Settings(first_partition=2, growth=1, partition=2, commit_receipts=1)
+"""Many partitions, and many commits of few files."""
 
 
 class Cluster:
@@ -102,7 +100,7 @@ def ready(client: Client) -> Executor:
 
 
 def job(location: Path, tree: Path) -> CrawlJob:
-    return CrawlJob(roots=(str(tree),), catalogue=str(location))
+    return CrawlJob(roots=(str(tree),), catalogue=str(location), settings=MANY)
 
 
 def in_process(location: Path, tree: Path) -> Catalogue:

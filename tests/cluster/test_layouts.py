@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crawler import crawl, run
+from crawler import crawl
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client
 from crawler.crawl import Receipt, crawl_partition, leave
@@ -27,6 +27,7 @@ from crawler.flight import Flight
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
+from crawler.settings import Settings
 from crawler.stores import ObjectRef, Traffic
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.walk import Scope, walk_file
@@ -116,10 +117,8 @@ def server(contents: Contents) -> Iterator[RangeServer]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def _several_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"FIRST_PARTITION": 15, "GROWTH": 1, "PARTITION": 15}.items():
-        monkeypatch.setattr(run, name, value)
+SEVERAL = Settings(first_partition=15, growth=1, partition=15)
+"""Several partitions of few files."""
 
 
 def listed(server: RangeServer, path: Path, contents: Contents) -> str:
@@ -145,7 +144,7 @@ def root(request: pytest.FixtureRequest, folder: Path, contents: Contents, tmp_p
 
 def crawled(location: Path, root: str, *, executor: Executor | None = None, **options: Any) -> Report:
     """Crawl a root to the end."""
-    job = CrawlJob(roots=(root,), catalogue=str(location), **{"scope": Scope(POLICY), **options})
+    job = CrawlJob(roots=(root,), catalogue=str(location), **{"scope": Scope(POLICY), "settings": SEVERAL, **options})
     report = Crawl(job, executor or InProcess(), lambda _: None).run()
     assert report.walked["unreadable"] == 0
     return report

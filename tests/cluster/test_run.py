@@ -6,10 +6,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ from crawler.executors import Executor, InProcess
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
+from crawler.settings import Settings
+from tests.cluster.driven import command, driven
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import parquet_files, same_tables
-
-DRIVER = Path(__file__).parent / "driver.py"
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,8 @@ def executor(request: pytest.FixtureRequest) -> Executor:
     return InProcess() if request.param == "in process" else DaskExecutor(request.getfixturevalue("client"))
 
 
-@pytest.fixture(autouse=True)
-def _many_partitions_and_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"FIRST_PARTITION": 5, "GROWTH": 1, "PARTITION": 5, "COMMIT_RECEIPTS": 1}.items():
-        monkeypatch.setattr(run, name, value)
+MANY = Settings(first_partition=5, growth=1, partition=5, commit_receipts=1)
+"""Many partitions, and many commits of few files."""
 
 
 @pytest.fixture
@@ -65,8 +63,11 @@ def location(tmp_path: Path) -> Path:
 
 def crawled(location: Path, *roots: Path | str, executor: Executor | None = None, **options: Any) -> Report:
     """Crawl roots to the end."""
-    job = CrawlJob(roots=tuple(map(str, roots)), catalogue=str(location), **options)
-    return Crawl(job, executor or InProcess(), lambda _: None).run()
+    return Crawl(job_of(location, *roots, **options), executor or InProcess(), lambda _: None).run()
+
+
+def job_of(location: Path, *roots: Path | str, **options: Any) -> CrawlJob:
+    return CrawlJob(**{"roots": tuple(map(str, roots)), "catalogue": str(location), "settings": MANY, **options})
 
 
 def undisturbed(tmp_path: Path, *roots: Path | str) -> Catalogue:
@@ -118,13 +119,13 @@ class TestFirstRun:
         ids=["two files a partition", "growing partitions", "one partition"],
     )
     def test_gives_the_same_tables_however_it_is_cut(
-        self, tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, float, int]
+        self, tmp_path: Path, tree: Path, sizes: tuple[int, float, int]
     ) -> None:
         expected = undisturbed(tmp_path, tree)
-        for name, value in zip(("FIRST_PARTITION", "GROWTH", "PARTITION"), sizes, strict=True):
-            monkeypatch.setattr(run, name, value)
+        first, growth, size = sizes
+        settings = replace(MANY, first_partition=first, growth=growth, partition=size)
 
-        crawled(tmp_path / "other", tree, batch_bytes=30_000, concurrency=3)
+        crawled(tmp_path / "other", tree, batch_bytes=30_000, concurrency=3, settings=settings)
 
         same_tables(Catalogue(str(tmp_path / "other")), expected)
         no_orphans(tmp_path / "other")
@@ -179,10 +180,7 @@ DELTA_READERS: dict[str, Callable[[str], list[str]]] = {
 @pytest.fixture(scope="module")
 def finished(_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     location = tmp_path_factory.mktemp("plain") / "catalogue"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"FIRST_PARTITION": 5, "GROWTH": 1, "PARTITION": 5, "COMMIT_RECEIPTS": 1}.items():
-            patch.setattr(run, name, value)
-        crawled(location, _tree)
+    crawled(location, _tree)
     return location
 
 
@@ -388,9 +386,8 @@ class TestWorkers:
                     walked = report.files
                     client.cluster.close()
 
-            job = CrawlJob(roots=(str(tree),), catalogue=str(location))
             with pytest.raises(ClusterError) as caught:
-                Crawl(job, DaskExecutor(client), progress).run()
+                Crawl(job_of(location, tree), DaskExecutor(client), progress).run()
         assert str(caught.value).isprintable()
         assert ask(location, "SELECT count(*) FROM files") == [(walked,)]
         crawled(location, tree)
@@ -400,16 +397,6 @@ class TestWorkers:
 def _die_at_next_partition() -> None:
     """On a worker: have it end as by the kernel's out-of-memory killer. The nanny starts another, without this."""
     underway.crawl_partition = lambda *_: os._exit(9)  # type: ignore[assignment]
-
-
-def driven(location: Path, roots: list[str], **told: Any) -> subprocess.CompletedProcess[str]:
-    """Run `driver.py` to its end."""
-    return subprocess.run(command(location, roots, **told), capture_output=True, text=True, timeout=120, check=False)
-
-
-def command(location: Path, roots: list[str], at: str, number: int = 1, workers: int = 0) -> list[str]:
-    told = {"roots": roots, "catalogue": str(location), "at": at, "number": number, "workers": workers}
-    return [sys.executable, "-W", "error", str(DRIVER), json.dumps(told)]
 
 
 class TestKilled:
@@ -507,7 +494,7 @@ class TestInterrupted:
     def test_while_the_listing_waits_for_a_store(
         self, location: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        crawl = Crawl(CrawlJob(roots=(str(tree),), catalogue=str(location)), InProcess(), lambda _: None)
+        crawl = Crawl(job_of(location, tree), InProcess(), lambda _: None)
         never = threading.Event()
 
         def hanging(*_: object, **__: object) -> Iterator[pa.Table]:
@@ -543,8 +530,7 @@ class TestTwoAtOnce:
                 inner.append(report)
                 inner[0] = crawled(location, tree / "night2", tree / "night0")
 
-        job = CrawlJob(roots=(str(tree / "night1"), str(tree / "night3")), catalogue=str(location))
-        outer = Crawl(job, InProcess(), progress).run()
+        outer = Crawl(job_of(location, tree / "night1", tree / "night3"), InProcess(), progress).run()
 
         assert (outer.files, inner[0].files) == (20, 20)
         same_tables(Catalogue(str(location)), undisturbed(tmp_path, *sorted(tree.glob("night*"))))
@@ -601,8 +587,8 @@ class TestTwoAtOnce:
                 thread.start()
                 assert begun.wait(60)
 
-        others = [str(path) for path in sorted((tree / "night0").iterdir()) if path != between]
-        Crawl(CrawlJob(roots=tuple(others), catalogue=str(location)), InProcess(), progress).run()
+        others = [path for path in sorted((tree / "night0").iterdir()) if path != between]
+        Crawl(job_of(location, *others), InProcess(), progress).run()
         first_ended.set()
         thread.join(60)
 

@@ -10,12 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from distributed import Client
 
-from crawler import run
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, executor, local_client
 from crawler.errors import ClusterError
@@ -23,14 +23,12 @@ from crawler.executors import InProcess
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
+from crawler.settings import Settings
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import parquet_files, same_tables
 
-
-@pytest.fixture(autouse=True)
-def _many_partitions_and_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"FIRST_PARTITION": 4, "GROWTH": 1, "PARTITION": 4, "COMMIT_RECEIPTS": 1}.items():
-        monkeypatch.setattr(run, name, value)
+MANY = Settings(first_partition=4, growth=1, partition=4, commit_receipts=1)
+"""Many partitions, and many commits of few files."""
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def location(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def undisturbed(tmp_path: Path, tree: Path) -> Catalogue:
-    job = CrawlJob(roots=(str(tree),), catalogue=str(tmp_path / "undisturbed"))
+    job = CrawlJob(roots=(str(tree),), catalogue=str(tmp_path / "undisturbed"), settings=MANY)
     Crawl(job, InProcess(), lambda _: None).run()
     return Catalogue(job.catalogue)
 
@@ -72,7 +70,9 @@ class KillAWorker:
 def test_workers_that_are_killed_again_and_again(location: Path, tree: Path, undisturbed: Catalogue) -> None:
     with local_client(2) as client:
         kill = KillAWorker(client, 12)
-        report = Crawl(CrawlJob(roots=(str(tree),), catalogue=str(location)), DaskExecutor(client), kill).run()
+        report = Crawl(
+            CrawlJob(roots=(str(tree),), catalogue=str(location), settings=MANY), DaskExecutor(client), kill
+        ).run()
 
     assert kill.killed >= 2
     assert report.files == TREE_FILES
@@ -83,7 +83,7 @@ def test_a_file_that_kills_its_workers_becomes_a_row(location: Path, tree: Path,
     poison = tree / "night2" / "exp025poison.fits"
     poison.write_bytes(sibling(5))
     with local_client(2, preload=["tests.cluster.poison"]) as client:
-        job = CrawlJob(roots=(str(tree),), catalogue=str(location))
+        job = CrawlJob(roots=(str(tree),), catalogue=str(location), settings=MANY)
         report = Crawl(job, DaskExecutor(client), lambda _: None).run()
 
     assert report.walked["crashed"] == 1
@@ -99,7 +99,9 @@ def test_a_file_that_kills_its_workers_becomes_a_row(location: Path, tree: Path,
 
 
 def crawled_again(location: Path, tree: Path) -> Report:
-    return Crawl(CrawlJob(roots=(str(tree),), catalogue=str(location)), InProcess(), lambda _: None).run()
+    return Crawl(
+        CrawlJob(roots=(str(tree),), catalogue=str(location), settings=MANY), InProcess(), lambda _: None
+    ).run()
 
 
 def test_workers_that_die_of_everything_end_the_run(
@@ -108,7 +110,7 @@ def test_workers_that_die_of_everything_end_the_run(
     monkeypatch.setattr(executor, "LOSSES", 2)
     moved = shutil.move(tree, tree.with_name("poison"))
     with local_client(2, preload=["tests.cluster.poison"]) as client:
-        job = CrawlJob(roots=(str(moved),), catalogue=str(location))
+        job = CrawlJob(roots=(str(moved),), catalogue=str(location), settings=MANY)
         with pytest.raises(ClusterError, match="short of memory") as caught:
             Crawl(job, DaskExecutor(client), lambda _: None).run()
 
@@ -122,10 +124,9 @@ def test_workers_that_die_of_everything_end_the_run(
 def test_workers_short_of_memory_are_begun_anew(
     location: Path, tree: Path, undisturbed: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"FIRST_PARTITION": 30, "PARTITION": 30}.items():
-        monkeypatch.setattr(run, name, value)
+    settings = replace(MANY, first_partition=30, partition=30)
     with local_client(1, preload=["tests.cluster.ballast"], memory_limit="1GiB") as client:
-        job = CrawlJob(roots=(str(tree),), catalogue=str(location))
+        job = CrawlJob(roots=(str(tree),), catalogue=str(location), settings=settings)
         report = Crawl(job, DaskExecutor(client), lambda _: None).run()
 
     assert report.files == TREE_FILES

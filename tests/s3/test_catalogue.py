@@ -16,7 +16,6 @@ import pyarrow.dataset as pads
 import pytest
 from astropy.io import fits
 
-from crawler import run
 from crawler.catalogue import deleting, kept, listings
 from crawler.catalogue import vacuum as vacuuming
 from crawler.catalogue.log import CatalogueLog, first_line
@@ -27,6 +26,7 @@ from crawler.executors import InProcess
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
+from crawler.settings import Settings
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.stores.s3_files import S3Files
 from crawler.stores.storage import open_folder
@@ -38,10 +38,8 @@ from tests.tables import multiset, same_tables
 DEAD_SECONDS = 30.0
 
 
-@pytest.fixture(autouse=True)
-def _several_partitions_and_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"FIRST_PARTITION": 20, "GROWTH": 1, "PARTITION": 20, "COMMIT_RECEIPTS": 1}.items():
-        monkeypatch.setattr(run, name, value)
+SEVERAL = Settings(first_partition=20, growth=1, partition=20, commit_receipts=1)
+"""Several partitions and commits of few files."""
 
 
 @pytest.fixture
@@ -50,7 +48,8 @@ def location(server: S3Server) -> str:
 
 
 def crawled(location: str, options: dict[str, Any], *roots: Path, **more: Any) -> Report:
-    job = CrawlJob(roots=tuple(map(str, roots)), catalogue=location, catalogue_options=options, **more)
+    given = {"roots": tuple(map(str, roots)), "catalogue": location, "catalogue_options": options, "settings": SEVERAL}
+    job = CrawlJob(**{**given, **more})
     return Crawl(job, InProcess(), lambda _: None).run()
 
 
@@ -173,7 +172,9 @@ def test_a_commit_that_was_overtaken_is_made_again(tmp_path: Path, tree: Path, s
             inner.append(report)
             inner[0] = crawled(location, server.options, tree / "night0")
 
-    job = CrawlJob(roots=(str(tree / "night1"),), catalogue=location, catalogue_options=server.options)
+    job = CrawlJob(
+        roots=(str(tree / "night1"),), catalogue=location, catalogue_options=server.options, settings=SEVERAL
+    )
     outer = Crawl(job, InProcess(), progress).run()
 
     assert (outer.files, inner[0].files) == (10, 10)
@@ -212,8 +213,8 @@ def test_a_kept_listing(server: S3Server, location: str, monkeypatch: pytest.Mon
         writer = kept.ListingWriter(folder, name, of, {"roots": ["s3://bucket/"]})
         for partition in partitions:
             writer.write(partition)
-        writer.end(seen=4)
-    dead = kept.ListingWriter(folder, "dead", of, {})
+        writer.end(4, [])
+    dead = kept.ListingWriter(folder, "dead", "other", {})
     dead.write(rows[0])
     dead.close()
     CatalogueLog(location, server.options).create()  # beside it
@@ -225,10 +226,7 @@ def test_a_kept_listing(server: S3Server, location: str, monkeypatch: pytest.Mon
     assert [one["url"].to_pylist() for one in found.partitions()] == urls
     assert found.dataset().count_rows() == 4
     found.finish()
-    following = listings.unfinished(folder, of, long_ago)
-    assert following is not None
-    assert following.id == "first"
-    following.finish()
+    assert listings.unfinished(folder, of, long_ago) is None
     assert vacuuming.vacuum(location, now=True, storage_options=server.options).deleted == 4
     assert [one.id for one in listings.kept_listings(folder)] == ["second"]
     assert opened(location, server).files.count_rows() == 0

@@ -7,7 +7,6 @@ import math
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +16,9 @@ from pathlib import Path
 import pytest
 
 import crawler as package
-from crawler import run
 from crawler.errors import UsageError
 from crawler.job import CrawlJob
 from crawler.quoting import Interval, Quote, Spent, compared, estimate, fingerprint_of, keep_quote, kept_quote
-from crawler.quoting import estimate as estimating
 from crawler.quoting.kept import QUOTES, in_bytes, in_dollars, in_hours, spanned, whole
 from crawler.quoting.learning import Kind, Learning
 from crawler.quoting.sampling import Figures, Sample, strata_of
@@ -265,14 +262,6 @@ class TestSample:
         sample = Sample(strata=[(group, {Kind.KNOWN: [short] * 20 + [long] * 5})])
         span = total(*strata_of(sample, "requests")[:1])
         assert span.value == 100 * 2 + 900 * 7
-
-    def test_partitions_are_those_of_a_crawl(self) -> None:
-        module = sys.modules[estimating.__module__]
-        assert (module.FIRST_PARTITION, module.GROWTH, module.PARTITION) == (
-            run.FIRST_PARTITION,
-            run.GROWTH,
-            run.PARTITION,
-        )
 
 
 QUOTE = Quote(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def kept(folder: Folder, partitions: Iterable[Iterable[str]], name: str = "run",
     writer = ListingWriter(folder, name, of, {"roots": ["s3://bucket/"]})
     for urls in partitions:
         writer.write(partition(urls))
-    return writer.end(seen=9)
+    return writer.end(9, ["s3://bucket/"])
 
 
 def told(folder: Folder, name: str, **changes: Any) -> None:
@@ -79,6 +79,64 @@ def told(folder: Folder, name: str, **changes: Any) -> None:
 
 def ago(**span: float) -> str:
     return (NOW - timedelta(**span)).isoformat()
+
+
+def _damage() -> dict[str, Callable[[Path, dict[str, Any]], object]]:
+    """Return what may have become of a listing: functions of its folder and of what is told of it."""
+
+    def says(at: Path, text: str) -> None:
+        (at / "listing.json").write_text(text)
+
+    found: dict[str, Callable[[Path, dict[str, Any]], object]] = {
+        "nothing told": lambda at, _: (at / "listing.json").unlink(),
+        "cut": lambda at, _: says(at, '{"id"'),
+        "no text": lambda at, _: (at / "listing.json").write_bytes(b"\xff\xfe\x00"),
+        "not an object": lambda at, _: says(at, "[1]"),
+        "nested too deep": lambda at, _: says(at, "[" * 100_000),
+        "of another release": lambda at, _: says(at, '{"id": "run"}'),
+        "of a later release": lambda at, told: says(at, json.dumps(told | {"more": 1})),
+        "of another listing": lambda at, told: says(at, json.dumps(told | {"id": "other"})),
+        "a file gone": lambda at, _: (at / "keys-00000.parquet").unlink(),
+        "a file cut": lambda at, _: (at / "keys-00000.parquet").write_bytes(b"PAR1"),
+        "renamed": lambda at, _: at.rename(at.with_name("the copy")),
+    }
+    values: dict[str, list[Any]] = {
+        "fingerprint": [None, 3],
+        "about": ["text", None],
+        "began": [None, 7, "yesterday", "2026-01-01", "2026-01-01T00:00:00"],
+        "ended": [7, "soon"],
+        "finished": [[], "x"],
+        "damaged": ["yes", None],
+        "seen": [-1, 1.5, True, "7", None],
+        "folders": [None, "file:///", [1], {"a": 1}],
+        "files": [None, 3, [1], [{}]],
+    }
+    for name, wrong in values.items():
+        for value in wrong:
+            found[f"{name} {value!r}"] = partial(
+                lambda at, told, name, value: says(at, json.dumps(told | {name: value})), name=name, value=value
+            )
+    values = {
+        "name": [None, "../x.parquet", "/etc/passwd", "keys-00000.parquet/..", "listing.json"],
+        "size": [-1, "7", None],
+        "keys": [-1, 1e9, None],
+        "partitions": [False, "x"],
+        "first_url": [None, 1],
+        "last_url": [None, 1],
+    }
+    for name, wrong in values.items():
+        for value in wrong:
+            found[f"file {name} {value!r}"] = partial(
+                lambda at, told, name, value: says(
+                    at, json.dumps(told | {"files": [{**told["files"][0], name: value}]})
+                ),
+                name=name,
+                value=value,
+            )
+    return found
+
+
+DAMAGE = _damage()
 
 
 def listings(folder: Folder) -> set[str]:
@@ -94,7 +152,7 @@ class TestWriting:
         for urls in given:
             writer.write(partition(urls))
         writer.write(partition([]))
-        written = writer.end(seen=20, requests=3)
+        written = writer.end(20, ["s3://bucket/"])
 
         found = unfinished(folder, PRINT, LONG_AGO)
 
@@ -103,7 +161,7 @@ class TestWriting:
         assert all(one.schema.equals(LISTING_SCHEMA) for one in found.partitions())
         assert [(file.keys, file.partitions) for file in found.files] == [(7, 3), (4, 2)]
         assert (found.keys, found.partition_count) == (written.keys, written.partition_count) == (11, 5)
-        assert (found.about, found.counts) == ({"roots": ["s3://bucket/"]}, {"seen": 20, "requests": 3})
+        assert (found.about, found.seen, found.folders) == ({"roots": ["s3://bucket/"]}, 20, ["s3://bucket/"])
         assert NOW <= found.began <= found.ended
         assert found.dataset().to_table().num_rows == 11
 
@@ -158,56 +216,76 @@ class TestWriting:
         writer.close()
 
 
-class TestTakingUp:
-    def test_the_newest_that_ended_and_whose_run_did_not(self, folder: Folder) -> None:
-        for name in ("old", "new", "newest", "finished", "of others"):
-            kept(folder, [[name]], name, "other" if name == "of others" else PRINT).about["name"] = name
-        for name, hours in {"old": 3, "new": 2, "newest": 1, "finished": 0.5, "of others": 0.4, "going": 0.3}.items():
-            if name == "going":
-                ListingWriter(folder, name, PRINT, {}).write(partition(["x"]))
+class TestResuming:
+    @pytest.fixture
+    def three(self, folder: Folder) -> Folder:
+        """Have three listings that ended, an hour apart, and a later one of other roots."""
+        for name, hours in {"old": 3, "new": 2, "newest": 1}.items():
+            kept(folder, [[name]], name)
             told(folder, name, began=ago(hours=hours))
-        told(folder, "finished", finished=ago(hours=0))
+        kept(folder, [["x"]], "of others", "other")
+        return folder
 
-        found = unfinished(folder, PRINT, NOW - timedelta(hours=9))
+    @staticmethod
+    def resumed(folder: Folder, newer_than: datetime = LONG_AGO) -> str | None:
+        found = unfinished(folder, PRINT, newer_than)
+        return None if found is None else found.id
 
+    def test_takes_the_latest_of_the_same_roots(self, three: Folder) -> None:
+        assert self.resumed(three) == "newest"
+        assert unfinished(three, fingerprint([], None, []), LONG_AGO) is None
+        assert [one.id for one in kept_listings(three)] == ["of others", "newest", "new", "old"]
+
+    def test_takes_none_that_is_too_old(self, three: Folder) -> None:
+        assert self.resumed(three, NOW - timedelta(hours=1.1)) == "newest"
+        assert self.resumed(three, NOW - timedelta(hours=0.9)) is None
+
+    def test_takes_no_earlier_one_once_the_latest_is_finished(self, three: Folder) -> None:
+        found = unfinished(three, PRINT, LONG_AGO)
         assert found is not None
-        assert found.id == "newest"
-        assert unfinished(folder, PRINT, NOW - timedelta(hours=0.9)) is None
-        assert unfinished(folder, fingerprint([], None, []), LONG_AGO) is None
+
         found.finish()
-        following = unfinished(folder, PRINT, LONG_AGO)
-        assert following is not None
-        assert following.id == "new"
-        assert [one.id for one in kept_listings(folder)] == ["of others", "finished", "newest", "new", "old"]
+
+        assert self.resumed(three) is None
+
+    def test_takes_no_earlier_one_where_the_latest_did_not_end(self, three: Folder) -> None:
+        ListingWriter(three, "going", PRINT, {}).write(partition(["x"]))
+
+        assert self.resumed(three) is None
+
+    @pytest.mark.parametrize(("hours", "takes"), [(0.9, None), (1.1, "newest")], ids=["since it began", "before"])
+    def test_takes_none_where_an_earlier_one_finished(self, three: Folder, hours: float, takes: str | None) -> None:
+        told(three, "old", finished=ago(hours=hours))
+
+        assert self.resumed(three) == takes
+
+    def test_orders_listings_by_moments_and_not_by_texts(self, three: Folder) -> None:
+        told(three, "newest", began=(NOW - timedelta(hours=1)).astimezone(timezone(timedelta(hours=-11))).isoformat())
+
+        assert self.resumed(three) == "newest"
 
     def test_where_nothing_was_ever_kept(self, folder: Folder) -> None:
         assert unfinished(folder, PRINT, LONG_AGO) is None
         assert kept_listings(folder) == []
         assert delete_old(folder, ORPHAN_HOURS) == (0, 0)
 
-    @pytest.mark.parametrize(
-        "spoil",
-        [
-            pytest.param(lambda at: (at / "listing.json").unlink(), id="nothing told"),
-            pytest.param(lambda at: (at / "listing.json").write_text("{"), id="half of what is told"),
-            pytest.param(lambda at: (at / "listing.json").write_bytes(b"\xff\xfe\x00"), id="no text"),
-            pytest.param(lambda at: (at / "listing.json").write_text("[1]"), id="not an object"),
-            pytest.param(lambda at: (at / "listing.json").write_text('{"id": "run"}'), id="of another release"),
-            pytest.param(lambda at: (at / "keys-00000.parquet").unlink(), id="a file gone"),
-            pytest.param(lambda at: (at / "keys-00000.parquet").write_bytes(b"PAR1"), id="a file cut"),
-            pytest.param(lambda at: at.rename(at.with_name("copy")), id="renamed"),
-        ],
-    )
-    def test_a_damaged_one_is_passed_over(self, folder: Folder, spoil: Any) -> None:
+    @pytest.mark.parametrize("damage", DAMAGE)
+    def test_takes_neither_a_damaged_one_nor_an_earlier_one_instead(self, folder: Folder, damage: str) -> None:
         kept(folder, [["a"]], "good")
         told(folder, "good", began=ago(hours=1))
         kept(folder, [["b"]], "run")
+        at = Path(folder.join(f"{LISTINGS}/run"))
 
-        spoil(Path(folder.join(f"{LISTINGS}/run")))
+        DAMAGE[damage](at, json.loads((at / "listing.json").read_text()))
 
-        found = unfinished(folder, PRINT, LONG_AGO)
-        assert found is not None
-        assert found.id == "good"
+        assert self.resumed(folder) is None
+
+    def test_takes_a_later_one_than_the_damaged_one(self, folder: Folder) -> None:
+        kept(folder, [["b"]], "run 1")
+        Path(folder.join(f"{LISTINGS}/run 1/listing.json")).write_text("{")
+        kept(folder, [["b"]], "run 2")
+
+        assert self.resumed(folder) == "run 2"
 
     def test_a_flipped_bit_is_found_and_the_listing_not_used_again(self, folder: Folder) -> None:
         found = kept(folder, [[f"s3://bucket/{random.Random(number).random()}" for number in range(500)]])
@@ -235,7 +313,7 @@ class TestDeleting:
             if name in {"dead", "going"}:
                 writer.close()
             else:
-                writer.end()
+                writer.end(2, [])
         for name, days in ages.items():
             finished = ago(days=days) if name in {"finished", "earlier", "other"} else None
             told(folder, name, began=ago(days=days), finished=finished)
@@ -249,16 +327,17 @@ class TestDeleting:
         assert listings(folder) == {"finished", "left", "other", "going", "unknown"}
         assert delete_old(folder, ORPHAN_HOURS) == (0, 0)
 
-    def test_now_what_no_run_can_go_on_with(self, folder: Folder) -> None:
-        for name in ("before", "finished", "after"):
+    def test_now_what_no_run_can_resume(self, folder: Folder) -> None:
+        for name in ("before", "finished", "after", "later"):
             kept(folder, [["a"]], name)
         told(folder, "before", began=ago(hours=3))
         told(folder, "finished", began=ago(hours=2), finished=ago(hours=1))
-        ListingWriter(folder, "dead", PRINT, {}).close()
-        Path(folder.join(f"{LISTINGS}/unknown")).mkdir()
+        told(folder, "after", began=ago(hours=0.5))
+        ListingWriter(folder, "dead", "other", {}).close()
+        Path(folder.join(f"{LISTINGS}/an unknown one")).mkdir()
 
-        assert delete_old(folder, None)[0] == 3
-        assert listings(folder) == {"finished", "after"}
+        assert delete_old(folder, None)[0] == 5
+        assert listings(folder) == {"finished", "later"}
 
     def test_by_vacuum(self, log: CatalogueLog) -> None:
         add_objects(log, ["a"])
