@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crawler import crawl, run
+from crawler import run
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client
-from crawler.crawl import Receipt, crawl_partition, leave
+from crawler.context import WorkerContext, release, run_ids
+from crawler.crawl import Receipt, crawl_partition
 from crawler.executors import Executor, InProcess
 from crawler.fits.layouts import Guess, Layouts
 from crawler.fits.policy import ReadPolicy
@@ -27,7 +28,7 @@ from crawler.flight import Flight
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
-from crawler.stores import ObjectRef, Traffic
+from crawler.stores import ObjectRef
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.walk import Scope, walk_file
 from tests.fits_files import BLOCK, BytesStore, bintable_hdu, entry, groups_hdu, image_hdu, walk_bytes
@@ -321,7 +322,7 @@ class TestSavings:
         one, other = crawled(tmp_path / "one", regular), crawled(tmp_path / "other", regular)
 
         assert (one.requests, one.round_trips) == (other.requests, other.round_trips)
-        assert crawl._runs == {}
+        assert run_ids() == []
 
 
 def test_partitions_of_two_flights_wait_for_a_product_of_both(
@@ -348,7 +349,7 @@ def test_partitions_of_two_flights_wait_for_a_product_of_both(
         flights.append(Flight(slots))
         return flights[-1]
 
-    monkeypatch.setattr("crawler.crawl.Flight", new_flight)
+    monkeypatch.setattr("crawler.context.Flight", new_flight)
     receipts: list[Receipt] = []
 
     def partition(*urls: str) -> None:
@@ -374,7 +375,7 @@ def test_partitions_of_two_flights_wait_for_a_product_of_both(
                 flight._wake(flight._slots)
         for thread in threads:
             thread.join(20)
-        leave(job.crawl)
+        release(job.crawl)
 
 
 def of(*urls: str) -> pa.Table:
@@ -385,11 +386,11 @@ def of(*urls: str) -> pa.Table:
 def test_compressed_files_do_not_wait_for_the_first_of_their_product() -> None:
     """It has no layout to wait for, and its walk reads all of it."""
     job = CrawlJob(roots=(), catalogue="")
-    shared, layouts = crawl._Shared(Traffic(4)), Layouts()
+    context, layouts = WorkerContext(job.crawl), Layouts()
 
     def begun(suffix: str) -> list[bool]:
         refs = [ObjectRef(f"file:///night/exp{number}.fits{suffix}") for number in range(3)]
-        return [shared._begin(job, layouts, ref) is not None for ref in refs]
+        return [context._begin(job, layouts, ref) is not None for ref in refs]
 
     assert begun("") == [True, False, False]
     assert begun(".gz") == begun(".BZ2") == [True, True, True]
