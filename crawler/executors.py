@@ -9,7 +9,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from crawler.crawl import Receipt, crawl_partition, leave, steer
+from crawler.context import release, set_rate_limit
+from crawler.crawl import Receipt, crawl_partition
 from crawler.job import CrawlJob
 
 _AT_ONCE = 2  # partitions in this process
@@ -41,7 +42,7 @@ class InProcess:
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """See `Executor`."""
         given_up = threading.Event()
-        steer(job.crawl, job.max_requests_per_second)
+        set_rate_limit(job.crawl, job.max_requests_per_second)
 
         def enough() -> bool:
             return stop.is_set() or given_up.is_set()
@@ -70,6 +71,6 @@ class InProcess:
                             failure = failure or fault
             finally:
                 given_up.set()
-                leave(job.crawl)
+                release(job.crawl)
         if failure is not None:
             raise failure

@@ -85,7 +85,7 @@ class DaskExecutor:
                 except Exception as error:
                     failure = failure or error
         finally:
-            underway.abandon()
+            underway.close()
             quiet.removeFilter(_is_news)
         if failure is not None:
             raise failure

@@ -14,7 +14,8 @@ import pyarrow as pa
 from distributed import Client
 from distributed.scheduler import KilledWorker
 
-from crawler.crawl import Receipt, crawl_partition, steer
+from crawler.context import release, set_rate_limit, stop_run, worker_context
+from crawler.crawl import Receipt, crawl_partition
 from crawler.errors import ClusterError, CrawlerError
 from crawler.job import CrawlJob
 from crawler.stores.urls import one_line
@@ -34,9 +35,6 @@ fifths of its memory; one that does nothing lets none of it go, and would be pau
 
 REVIVALS = 3
 """How often all workers are begun anew without a partition ending in between."""
-
-_stopped: set[str] = set()
-"""On a worker: ids of the crawls that begin no further walk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class Ended:
 class Underway:
     """The partitions of one crawl that the cluster was given, and has not given back.
 
-    Every method but `abandon` raises `ClusterError` where the scheduler was lost.
+    Every method but `abandon` and `close` raises `ClusterError` where the scheduler was lost.
 
     Parameters
     ----------
@@ -160,7 +158,7 @@ class Underway:
         if not self._stopped:
             self._stopped = True
             with self._scheduler():
-                self._client.run(_stopped.add, self._job.crawl, on_error="ignore")  # who dies meanwhile has stopped
+                self._client.run(stop_run, self._job.crawl, on_error="ignore")  # who dies meanwhile has stopped
 
     def abandon(self) -> None:
         """Have nothing go on that nobody waits for any more."""
@@ -171,6 +169,14 @@ class Underway:
             self.running.clear()
             self._futures.clear()
 
+    def close(self) -> None:
+        """Cancel the partitions that still run, if any; else have the workers release what the run has there."""
+        if self.running:
+            self.abandon()
+            return
+        with suppress(ClusterError), self._scheduler():
+            self._client.run(release, self._job.crawl, wait=False, on_error="ignore")
+
     def _steer(self, workers: int) -> None:
         """Tell each worker its share of the requests that all may make, where their number has changed."""
         if self._job.max_requests_per_second is None:
@@ -178,7 +184,7 @@ class Underway:
         share = self._job.max_requests_per_second / max(1, workers)
         if share != self._share:
             self._share = share
-            self._client.run(steer, self._job.crawl, share, wait=False, on_error="ignore")
+            self._client.run(set_rate_limit, self._job.crawl, share, wait=False, on_error="ignore")
 
     @contextmanager
     def _scheduler(self) -> Iterator[None]:
@@ -244,9 +250,10 @@ class _Health:
 def _crawl(job: CrawlJob, partition: pa.Table, share: float | None) -> Receipt:
     """Crawl one partition on a worker."""
     if share is not None:
-        steer(job.crawl, share)
+        set_rate_limit(job.crawl, share)
     try:
-        return crawl_partition(job, partition, lambda: job.crawl in _stopped)
+        with worker_context(job) as context:
+            return crawl_partition(job, partition, context.is_stopped)
     except CrawlerError as error:
         # What libraries below raised may not survive the way to the driver: it is told already.
         error.__cause__ = error.__context__ = None

@@ -18,7 +18,8 @@ from crawler.background import ahead
 from crawler.budget import Budget
 from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.rewrite import MERGE_FROM
-from crawler.crawl import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY, _known, _unchanged
+from crawler.context import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
+from crawler.crawl import is_unchanged, load_indexed_rows
 from crawler.errors import CatalogueError, CrawlerError, UsageError
 from crawler.fits.layouts import product_of
 from crawler.fits.policy import Costs, Goal, read_policy
@@ -223,11 +224,11 @@ class _Estimate:
 
     def _to_walk(self, partition: pa.Table, listed: _Listed) -> Iterator[ObjectRef]:
         """Yield the files that the catalogue does not hold unchanged."""
-        known = _known(self._job, partition)
+        known = load_indexed_rows(self._job, partition)
         for row in partition.to_pylist():
             ref = ObjectRef(**row)
             old = known.get(ref.url, [])
-            if len(old) == 1 and _unchanged(self._job, ref, old[0]):
+            if len(old) == 1 and is_unchanged(self._job, ref, old[0]):
                 listed.unchanged += 1
             else:
                 yield ref

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from crawler.crawl import _shared, leave
+from crawler.context import release, worker_context
 from crawler.fits.layouts import product_of
 from crawler.fits.units import CARD
 from crawler.job import CrawlJob
@@ -134,7 +134,7 @@ def walk_sample(job: CrawlJob, allotted: Iterable[tuple[Group, Kind, int]]) -> S
                 done.strata.append((group, _figures(job, walked, by_chance=group.by_chance)))
                 done.sizes.append(sizes_of(folder, job.crawl, results, done.writing))
         finally:
-            leave(job.crawl)
+            release(job.crawl)
     return done
 
 
@@ -163,8 +163,8 @@ def _walk_some(job: CrawlJob, refs: list[ObjectRef], walked: dict[str, Walked], 
 
 def _walk(job: CrawlJob, refs: list[ObjectRef], done: Sample) -> list[FileResult]:
     begun, requests = time.process_time(), done.requests
-    with _shared(job) as shared:
-        results = list(shared.walk(job, refs, lambda: False))
+    with worker_context(job) as context:
+        results = list(context.walk(job, refs, lambda: False))
     for result in results:
         done.count(result)
     if done.requests - requests >= _MANY or done.walking.amount < _MANY:
