@@ -83,9 +83,9 @@ def performance_report(client: Client, path: str | None, tell: Callable[[str], N
     if path is None:
         yield
         return
-    begun = time.time()
+    started = time.time()
     try:
-        _render_report(client, begun)  # from the first call on, the scheduler records tasks
+        _render_report(client, started)  # from the first call on, the scheduler records tasks
     except Exception as error:  # any error of the scheduler, which may lack packages
         reason = f"the scheduler cannot make the report ({one_line(str(error))})"
         raise ClusterError(f"--performance-report: {reason}: install bokeh there") from None
@@ -93,14 +93,14 @@ def performance_report(client: Client, path: str | None, tell: Callable[[str], N
         yield
     finally:
         try:
-            Path(path).write_text(_render_report(client, begun), encoding="utf-8")
+            Path(path).write_text(_render_report(client, started), encoding="utf-8")
         except Exception as error:
             tell(f"the performance report cannot be written: {one_line(str(error) or type(error).__name__)}")
 
 
-def _render_report(client: Client, begun: float) -> str:
+def _render_report(client: Client, started: float) -> str:
     """Return Dask's report since a time. Dask's own context manager would add the source code of the caller."""
-    text: str = client.sync(client.scheduler.performance_report, start=begun, last_count=0, code="", mode=None)
+    text: str = client.sync(client.scheduler.performance_report, start=started, last_count=0, code="", mode=None)
     return text
 
 

@@ -344,7 +344,8 @@ class TestWatching:
         monkeypatch.setattr(screen, "PLAIN_SECONDS", float("inf"))  # a busy machine would print progress, too
         ended = crawler("index", tree, "-c", "made", "--workers", 1, "--performance-report", "report.html")
         assert ended.code == 0, ended.err
-        assert re.fullmatch(r"dashboard: http://127\.0\.0\.1:\d+/status\n", ended.err)
+        (line,) = without_progress(ended.err)
+        assert re.fullmatch(r"dashboard: http://127\.0\.0\.1:\d+/status", line)
         assert "Task Stream" in Path("report.html").read_text()
 
     def test_report_holds_no_options(self, tree: Path, tmp_path: Path) -> None:
