@@ -1,14 +1,64 @@
-"""Deleting many files of a catalogue's folder."""
+"""Which files lie in a catalogue's folder, and deleting many of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyarrow.fs import FileSelector
 
 from crawler.stores.storage import Folder
 from crawler.stores.urls import S3_SCHEMES, scheme_of
 
 _AT_ONCE = 1000  # keys that one request deletes (DeleteObjects, Amazon S3 API Reference)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file below a catalogue's folder.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the catalogue's folder.
+    size : int
+        Bytes.
+    modified : datetime
+        Aware.
+    """
+
+    path: str
+    size: int
+    modified: datetime
+
+
+def files_in(folder: Folder, relative: str) -> list[Found]:
+    """Return the files that lie in a folder below a catalogue's, but not those in folders below it.
+
+    Raises
+    ------
+    OSError
+        It cannot be listed. One that is not there has no files.
+    """
+    if scheme_of(folder.url) in S3_SCHEMES:
+        return _objects_in(folder, relative)
+    found = folder.filesystem.get_file_info(FileSelector(folder.join(relative), allow_not_found=True))
+    return [Found(f"{relative}/{one.base_name}", one.size, one.mtime) for one in found if one.is_file]
+
+
+def _objects_in(folder: Folder, relative: str) -> list[Found]:
+    # Of s3fs itself: pyarrow's view of it has no times.
+    try:
+        found = folder.filesystem.handler.fs.ls(folder.join(relative), detail=True)
+    except FileNotFoundError:
+        return []
+    return [
+        Found(f"{relative}/{one['name'].rpartition('/')[2]}", one["size"], one["LastModified"])
+        for one in found
+        if one["type"] == "file"
+    ]
 
 
 def delete_files(folder: Folder, paths: Sequence[str]) -> None:

@@ -34,6 +34,10 @@ _HDU_GROUP, _HDU_GROUP_BYTES = 2_048, 8 * 2**20
 """HDUs in a row group, and bytes of their headers: each row carries its own, 6 kB as a rule and up to 16 MB."""
 
 
+FRAGMENT_PATH = rf"table=(?P<table>{'|'.join(TABLES)})/[A-Za-z0-9][A-Za-z0-9._-]*\.parquet"
+"""Path of a fragment below the catalogue's folder. No other path is read or deleted, whatever the log says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fragment:
     """One Parquet file, as the log knows it.
@@ -236,7 +240,7 @@ def _writer_options(name: str) -> dict[str, object]:
 def read_fragment(folder: Folder, fragment: Fragment, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file back, in the types of its table."""
     schema = TABLES[fragment.table]
-    with folder.filesystem.open_input_file(folder.join(fragment.path)) as source:
+    with folder.open(fragment.path) as source:
         table = pq.ParquetFile(source, pre_buffer=True).read(columns=columns)
     return table.cast(pa.schema([schema.field(column) for column in table.column_names]))
 

@@ -150,7 +150,7 @@ class _Held:
 
     def __iter__(self) -> Iterator[pa.Array]:
         for fragment in self._fragments:
-            with self._folder.filesystem.open_input_file(self._folder.join(fragment.path)) as source:
+            with self._folder.open(fragment.path) as source:
                 for rows in read_groups(source, ["url", "walked_at"], self.first, self.last):
                     yield self._wanted(rows)
 

@@ -288,7 +288,15 @@ class KeptListing:
                 yield urls.filter(here)
 
     def dataset(self) -> Any:
-        """Return it as a pyarrow dataset of `LISTING_SCHEMA`."""
+        """Return it as a pyarrow dataset of `LISTING_SCHEMA`.
+
+        Raises
+        ------
+        CatalogueError
+            One of its files is a symbolic link.
+        """
+        if links := self._links():
+            raise CatalogueError(self._folder.url, f"{links[0]} is a symbolic link, which is not followed")
         paths = [self._path(file) for file in self.files]
         return pads.FileSystemDataset.from_paths(
             paths, schema=LISTING_SCHEMA, format=pads.ParquetFileFormat(), filesystem=self._folder.filesystem
@@ -307,15 +315,22 @@ class KeptListing:
 
     def whole(self) -> bool:
         """Tell whether all its files are there and as long as they were written; their pages are not read."""
+        if self._links():
+            return False
         try:
             found = self._folder.filesystem.get_file_info([self._path(file) for file in self.files])
         except FAULTS:
             return False
         return [info.size for info in found] == [file.size for file in self.files]
 
+    def _links(self) -> list[str]:
+        """Return those of its files that are symbolic links, which may lead out of the catalogue."""
+        paths = [self._relative(file) for file in self.files]
+        return [path for path in paths if self._folder.is_link(path)]
+
     def _read(self, file: KeptFile, columns: list[str], first: str, last: str | None) -> Iterator[pa.Table]:
         try:
-            with self._folder.filesystem.open_input_file(self._path(file)) as source:
+            with self._folder.open(self._relative(file)) as source:
                 yield from read_groups(source, columns, first, last)
         except FAULTS as error:
             self._told.damaged = True
@@ -325,4 +340,7 @@ class KeptListing:
             raise CatalogueError(self._folder.url, reason) from None
 
     def _path(self, file: KeptFile) -> str:
-        return self._folder.join(f"{LISTINGS}/{self.id}/{file.name}")
+        return self._folder.join(self._relative(file))
+
+    def _relative(self, file: KeptFile) -> str:
+        return f"{LISTINGS}/{self.id}/{file.name}"

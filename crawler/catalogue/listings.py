@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,9 @@ from crawler.catalogue.kept import ABOUT, FILE_NAME, LISTINGS, KeptFile, KeptLis
 from crawler.catalogue.log import FAULTS, first_line
 from crawler.errors import CatalogueError
 from crawler.stores.storage import Folder
+
+_OURS = re.compile(rf"{FILE_NAME.pattern}|{re.escape(ABOUT)}(?:\.[0-9]+\.part)?")
+"""Names of the files that a run writes into the folder of a listing."""
 
 
 def unfinished(folder: Folder, fingerprint: str, newer_than: datetime) -> KeptListing | None:
@@ -131,8 +135,9 @@ def _all(folder: Folder) -> dict[str, Told | None]:
     told: dict[str, Told | None] = {}
     try:
         found = folder.filesystem.get_file_info(FileSelector(folder.join(LISTINGS), allow_not_found=True))
+        links = folder.links(LISTINGS)  # they may lead out of the catalogue, and are no listings
         for info in found:
-            if info.type == FileType.Directory:
+            if info.type == FileType.Directory and info.base_name not in links:
                 told[info.base_name] = _read_about(folder, info.base_name)
     except FAULTS as error:
         raise CatalogueError(folder.url, f"cannot be read: {first_line(error)}") from None
@@ -192,14 +197,19 @@ def _understood(found: Any) -> Told:
 
 
 def _delete(folder: Folder, listing: str) -> tuple[int, int]:
-    """Delete a listing, what tells of it last: so what is left of it is still known for what it is."""
+    """Delete a listing, what tells of it last: so what is left of it is still known for what it is.
+
+    Only files that a run writes are deleted, and the folder only if nothing else is in it.
+    """
     path = folder.join(f"{LISTINGS}/{listing}")
+    selector = FileSelector(path, allow_not_found=True)
     try:
-        found = folder.filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
-        files = sorted((info for info in found if info.is_file), key=lambda info: info.base_name == ABOUT)
+        found = folder.filesystem.get_file_info(selector)
+        files = [info for info in found if info.is_file and _OURS.fullmatch(info.base_name)]
         delete_files(folder, [info.path for info in files if info.base_name != ABOUT])
         delete_files(folder, [info.path for info in files if info.base_name == ABOUT])
-        if folder.filesystem.get_file_info(path).type == FileType.Directory:  # S3 has none
+        there = folder.filesystem.get_file_info(path).type == FileType.Directory  # S3 has none
+        if there and not folder.filesystem.get_file_info(selector):
             folder.filesystem.delete_dir(path)
     except FAULTS as error:
         raise CatalogueError(folder.url, f"cannot be written: {first_line(error)}") from None

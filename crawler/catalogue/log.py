@@ -23,7 +23,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from pyarrow.fs import FileSelector, FileType
 
 from crawler.catalogue.deleting import delete_files
-from crawler.catalogue.fragments import Fragment
+from crawler.catalogue.fragments import FRAGMENT_PATH, Fragment
 from crawler.catalogue.schema import SCHEMA_VERSION, TABLES, log_schema
 from crawler.catalogue.snapshot import Fragments, Snapshot
 from crawler.errors import CatalogueError, CrawlerError
@@ -76,6 +76,23 @@ class CatalogueLog:
         if unquote(self.folder.path) != self.folder.path:
             # delta-rs 1.6 writes to such a folder, and then reads from the one without the escape.
             raise CatalogueError(self.url, "its path has a percent escape, as %20 is, in it: choose another")
+        self._refuse_links()
+
+    def _refuse_links(self) -> None:
+        """Refuse folders and files of the log that lie elsewhere: what is read and deleted lies in this folder alone.
+
+        Raises
+        ------
+        CatalogueError
+        """
+        try:
+            links = [name for name in (_LOG, _OWN, *(f"table={name}" for name in TABLES)) if self.folder.is_link(name)]
+            links += [f"{inner}/{name}" for inner in (_LOG, _OWN) for name in self.folder.links(inner)]
+        except FAULTS as error:
+            raise CatalogueError(self.url, f"cannot be read: {first_line(error)}") from None
+        if links:
+            reason = "is a symbolic link; a catalogue lies in one folder: put what the link leads to in its place"
+            raise CatalogueError(self.url, f"{one_line(min(links))} {reason}")
 
     def create(self) -> None:
         """Make the catalogue unless it is there.
@@ -139,6 +156,7 @@ class CatalogueLog:
             missing = {"partition.table", *logged.values()} - set(actions.column_names)
             if missing or any(actions[column].null_count for column in ("partition.table", *logged.values())):
                 raise CatalogueError(self.url, "holds files that another program wrote: its log lacks their urls")
+            self._refuse_paths(actions)
             longest = (
                 actions["max.header_size"].fill_null(0)
                 if "max.header_size" in actions.column_names
@@ -152,6 +170,18 @@ class CatalogueLog:
                 }
             )
         return {name: Fragments(name, columns.filter(pc.equal(columns["table"], name))) for name in TABLES}
+
+    def _refuse_paths(self, actions: pa.Table) -> None:
+        """Refuse a log that names files which no catalogue has: of other folders, say."""
+        table = pc.struct_field(pc.extract_regex(actions["path"], f"^{FRAGMENT_PATH}$"), "table")
+        inside = pc.equal(table, actions["partition.table"]).fill_null(False)
+        wrong = actions["path"].filter(pc.invert(inside))
+        if len(wrong):
+            raise CatalogueError(
+                self.url,
+                f"its log names {one_line(repr(wrong[0].as_py()), limit=200)}, which is no file of a catalogue "
+                "(table=NAME/FILE.parquet): another program changed the log",
+            )
 
     def commit(self, plan: Callable[[Snapshot], Change], metadata: dict[str, str]) -> Snapshot | None:
         """Change the catalogue in one step: all of the change is seen by readers, or none of it.

@@ -307,7 +307,17 @@ class Catalogue:
 
 
 def dataset_of(folder: Folder, name: str, fragments: Iterable[Fragment]) -> Any:
-    """Build a dataset of Parquet files of one table without opening any: the log knows the schema and their urls."""
+    """Build a dataset of Parquet files of one table without opening any: the log knows the schema and their urls.
+
+    Raises
+    ------
+    CatalogueError
+        One of them is a symbolic link.
+    """
+    fragments = list(fragments)
+    for one in fragments:
+        if folder.is_link(one.path):
+            raise CatalogueError(folder.url, f"{one.path} is a symbolic link, which is not followed")
     parquet = pads.ParquetFileFormat()
     url = pc.field("url")
     pieces = [

@@ -114,13 +114,24 @@ def runs_of(folder: Folder, latest: int | None = None) -> list[Run]:
     names = [info.base_name for info in found if info.base_name.endswith(".json")]
     runs = []
     for name in sorted(names, reverse=True)[:latest]:  # ids begin with times
-        with suppress(OSError, ValueError, TypeError, KeyError):
+        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             runs.append(_run_of(json.loads(folder.get(f"{RUNS}/{name}"))))
     return runs
 
 
 def _run_of(told: Mapping[str, Any]) -> Run:
+    """Return a record of a run, each value of its type: whoever can write there may have written anything.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        It is none.
+    """
     known = {one.name: told[one.name] for one in fields(Run) if one.name in told}
     for name in ("began", "heard"):
         known[name] = datetime.fromisoformat(known[name])
-    return Run(**known)
+    run = Run(**known)
+    texts = (run.crawl, run.program, run.who, run.outcome, run.error or "")
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(x, dict) for x in (run.what, run.counts)):
+        raise TypeError("not as a run is told of")
+    return run

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pyarrow.fs import FileSelector
-
-from crawler.catalogue.deleting import delete_files
+from crawler.catalogue.deleting import Found, delete_files, files_in
+from crawler.catalogue.fragments import FRAGMENT_PATH
 from crawler.catalogue.listings import delete_old
 from crawler.catalogue.log import FAULTS, CatalogueLog, first_line
 from crawler.catalogue.schema import TABLES
 from crawler.errors import CatalogueError
-from crawler.stores.storage import Folder
 from crawler.stores.urls import PathOrUrl
 
 RETENTION_HOURS = 7 * 24
@@ -23,9 +22,6 @@ earlier versions can be opened, and who is reading one is not disturbed."""
 
 ORPHAN_HOURS = 30 * 24
 """Files that no version has are kept so long: until it commits, a run's are such, and no run lasts longer."""
-
-_OURS = re.compile(rf"table=(?:{'|'.join(TABLES)})/[^/]+\.parquet")
-"""What a run writes. Delta's own vacuum would delete everything else in the folder with it, and log that it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +59,33 @@ def vacuum(location: PathOrUrl, *, now: bool = False, storage_options: Mapping[s
         There is no catalogue, or it cannot be written.
     """
     log = CatalogueLog(location, storage_options)
-    passes = [(0, True)] if now else [(RETENTION_HOURS, False), (ORPHAN_HOURS, True)]
-    deleted = size = 0
-    for hours, orphans in passes:
-        try:
-            doomed = log.open().vacuum(hours, dry_run=True, enforce_retention_duration=False, full=orphans)
-            # The log also names files that the run which wrote them has deleted already.
-            there = _lying_there(log.folder) if doomed else {}
-            found = [there[path] for path in map(log.folder.join, filter(_OURS.fullmatch, doomed)) if path in there]
-            delete_files(log.folder, [info.path for info in found])
-        except FAULTS as error:
-            raise CatalogueError(log.url, f"cannot be vacuumed: {first_line(error)}") from None
-        deleted += len(found)
-        size += sum(info.size or 0 for info in found)
+    log.open()  # says where there is no catalogue, before anything is listed
+    try:
+        there = [found for table in TABLES for found in files_in(log.folder, f"table={table}")]
+        doomed = _superfluous(log, there, now=now)
+        delete_files(log.folder, [log.folder.join(one.path) for one in doomed])
+    except FAULTS as error:
+        raise CatalogueError(log.url, f"cannot be vacuumed: {first_line(error)}") from None
     files, held = delete_old(log.folder, None if now else ORPHAN_HOURS)
-    return Vacuumed(deleted + files, size + held)
+    return Vacuumed(len(doomed) + files, sum(one.size for one in doomed) + held)
 
 
-def _lying_there(folder: Folder) -> dict[str, Any]:
-    """Return what lies in the tables' folders, by path: listed, as on S3 each file asked for is a request."""
-    found: dict[str, Any] = {}
-    for table in TABLES:
-        selector = FileSelector(folder.join(f"table={table}"), allow_not_found=True)
-        found |= {info.path: info for info in folder.filesystem.get_file_info(selector) if info.is_file}
-    return found
+def _superfluous(log: CatalogueLog, there: Sequence[Found], *, now: bool) -> list[Found]:
+    """Return the files that may be deleted, of those that were there before the log is read.
+
+    Not Delta's own vacuum, which looks for files in all that lies below the folder, through symbolic links too, would
+    delete what others put there, and logs that it did.
+    """
+    table = log.open()
+    needed = {fragment.path for fragment in log.snapshot().fragments}
+    replaced, expired = (
+        set(table.vacuum(hours, dry_run=True, enforce_retention_duration=False)) for hours in (0, RETENTION_HOURS)
+    )
+    youngest = datetime.now(UTC) - timedelta(hours=ORPHAN_HOURS)
+
+    def is_superfluous(one: Found) -> bool:
+        if one.path in needed or not re.fullmatch(FRAGMENT_PATH, one.path):
+            return False
+        return now or one.path in expired or (one.path not in replaced and one.modified < youngest)
+
+    return [one for one in there if is_superfluous(one)]

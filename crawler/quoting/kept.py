@@ -52,11 +52,8 @@ def keep_quote(folder: Folder, quote: Quote) -> None:
 
 def kept_quote(folder: Folder, fingerprint: str) -> Quote | None:
     """Return the latest quote of a job; None where there is none that can be read."""
-    with (
-        suppress(OSError, ValueError),
-        folder.filesystem.open_input_stream(folder.join(f"{QUOTES}/{fingerprint}.json")) as source,
-    ):
-        return Quote.from_json(source.read())
+    with suppress(OSError, ValueError):
+        return Quote.from_json(folder.get(f"{QUOTES}/{fingerprint}.json"))
     return None
 
 
