@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crawler.fits.cuts import INTEGER, INVALID, LOGICAL, REAL, TYPES, UNDEFINED, Cuts, cut_cards, word
-from crawler.fits.grammar import KEYWORD, read_card
-from crawler.fits.units import CARD
+from crawler.fits.grammar import read_card
+from crawler.fits.units import CARD, KEYWORD
 
 READING: Final = pa.schema(
     [

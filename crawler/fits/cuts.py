@@ -15,8 +15,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from crawler.fits.grammar import COMMENTARY, KEYWORD
-from crawler.fits.units import CARD
+from crawler.fits.grammar import COMMENTARY
+from crawler.fits.units import CARD, KEYWORD
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Columns: TypeAlias = npt.NDArray[np.uint8]

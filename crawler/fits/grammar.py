@@ -13,15 +13,12 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from crawler.fits.units import CARD, INT64_MAX
+from crawler.fits.units import CARD, INT64_MAX, KEYWORD
 
 CardType: TypeAlias = Literal["string", "logical", "integer", "real", "complex", "undefined", "commentary", "invalid"]
 
 COMMENTARY: Final = frozenset({"", "COMMENT", "HISTORY", "END"})
 """Keywords without a value (FITS Standard 4.0, section 4.4.2.4). astropy adds END, if it is not the end of a header."""
-
-KEYWORD: Final = 8
-"""Width of the keyword field, in columns (FITS Standard 4.0, section 4.1.2.1)."""
 
 _HIERARCH: Final = "HIERARCH"
 _CONTINUE: Final = "CONTINUE"

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from crawler.errors import CorruptError, FormatError, NotFitsError, TruncatedError
 from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
-from crawler.fits.units import CARD, Hdu, Span, find_end, padded, parse_hdu
+from crawler.fits.structure import parse_hdu
+from crawler.fits.units import CARD, Hdu, Span, find_end, padded
 
 WALKER_VERSION = 2
 """Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``).
@@ -33,7 +34,8 @@ _GUESSED_BYTES = 4 * 2**20
 """Bytes of guessed headers that are asked for at once: they are held until the walk gets there."""
 
 _PRIMARY = b"SIMPLE  ="
-_EXTENSION = b"XTENSION="
+_BEGINNING = 10  # bytes that tell whether a header begins
+_EXTENSIONS = (b"XTENSION=", b"XTENSION =")  # the second is no card of FITS, but astropy and CFITSIO read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ class HeaderWalker:
         at_end = size is not None and start + have >= size
         if have < CARD and not at_end:
             return self._need(have)
-        if not self._begins_header(data[base : base + len(_PRIMARY)]):
+        if not self._begins_header(data[base : base + _BEGINNING]):
             if self._last is None:
                 raise NotFitsError(f"does not begin with SIMPLE but with {data[base : base + 16]!r}", 0)
             self._junk_to = start + have
@@ -235,9 +237,9 @@ class HeaderWalker:
     def _begins_header(self, seen: bytes) -> bool:
         """Tell whether what lies at the header's place is one, as far as its bytes are there."""
         if self._last is None:
-            return seen == _PRIMARY
+            return seen.startswith(_PRIMARY)
         # A second SIMPLE is one FITS file appended to another: not allowed, but seen, and astropy walks it.
-        return bool(seen) and seen in (_PRIMARY[: len(seen)], _EXTENSION[: len(seen)])
+        return bool(seen) and any(seen[: len(card)] == card[: len(seen)] for card in (_PRIMARY, *_EXTENSIONS))
 
     def _after_last(self, size: int | None) -> NeedBytes | EndOfFile:
         """Report what follows the last HDU; where the size is unknown, look for the end, holding nothing."""

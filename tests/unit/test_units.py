@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from crawler.errors import CorruptError
-from crawler.fits.units import BLOCK, CARD, INT64_MAX, Hdu, find_end, padded, parse_hdu
+from crawler.fits.structure import parse_hdu
+from crawler.fits.units import BLOCK, CARD, INT64_MAX, Hdu, find_end, padded
 from tests.fits_files import card, entry
 
 
@@ -17,6 +18,10 @@ def case(name: str, *values: Any) -> Any:
 
 def parse(*cards: str | bytes, offset: int = 0) -> Hdu:
     return parse_hdu(0, offset, b"".join(map(card, cards)))
+
+
+def as_text(image: str | bytes) -> str:
+    return image if isinstance(image, str) else image.decode("latin-1")
 
 
 SIMPLE = entry("SIMPLE", True)
@@ -150,11 +155,61 @@ RANDOM_GROUPS = [SIMPLE, entry("BITPIX", 8), "NAXIS   = 2", "NAXIS1  = 0", "NAXI
         case("the first before an odd END", [IMAGE, *ARRAY, "NAXIS1  = 9"], b"END\0", 35),
         case("the first before text in END", [IMAGE, *ARRAY, "NAXIS1  = 9"], "END     of header", 35),
         case("the first of random groups", [*RANDOM_GROUPS, "NAXIS2  = 9"], "END", 4),
+        case("the first before an END that only CFITSIO knows", [IMAGE, *ARRAY, "END= 1", "NAXIS1  = 9"], b"END\0", 35),
     ],
 )
 def test_repeated_keyword_counts_as_in_astropy(cards: list[str | bytes], end: str | bytes, data_size: int) -> None:
     for _ in range(2):  # the second time from what is remembered
         assert parse_hdu(1, 0, b"".join(map(card, cards)), card(end)).data_size == data_size
+
+
+@pytest.mark.parametrize("odd", ["END of header", "END  = 1", "END= 1", b"END\0x"])
+@pytest.mark.parametrize(
+    ("cards", "end"), [([], b"END\0"), ([], "END     of header"), ([E_ACUTE], "END")], ids=["NUL", "text", "not ASCII"]
+)
+def test_odd_end_before_one_that_astropy_falls_back_on_ends_the_header(
+    odd: str | bytes, cards: list[bytes], end: str | bytes
+) -> None:
+    before = b"".join(map(card, [IMAGE, *ARRAY]))
+    whole = before + b"".join(map(card, [odd, *cards, *["COMMENT"] * 36]))
+    for _ in range(2):
+        hdu = parse_hdu(1, 0, whole, card(end))
+        assert (hdu.header, hdu.header_size) == (before, BLOCK)
+    assert parse_hdu(1, 0, whole.replace(E_ACUTE, b"COMMENT cafe"), card("END")).header_size == 2 * BLOCK
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        case("words behind a value", "{} = 5 pixels"),
+        case("words behind a value of fixed format", "{} =                    5 pixels"),
+        case("no blank behind the indicator", "{} =5"),
+        case("indicator in column 8", "{}= 5"),
+        case("NULs behind a value", b"{} = 5\0\0"),
+    ],
+)
+def test_value_that_only_cfitsio_reads_counts_where_the_cards_are_in_order(odd: str | bytes) -> None:
+    odd = odd.decode() if isinstance(odd, bytes) else odd
+    rest = ["PCOUNT  = 0", "GCOUNT  = 1", "COMMENT"]
+    axis, other = odd.format("NAXIS1 "), "NAXIS2  = 7"
+    assert parse(IMAGE, BITPIX, "NAXIS   = 2", axis, other, *rest).data_size == 35
+    for cards in (
+        [IMAGE, BITPIX, "NAXIS   = 2", other, axis, *rest],
+        [IMAGE, "COMMENT", BITPIX, "NAXIS   = 2", axis, other, *rest],
+        [IMAGE, BITPIX, "NAXIS   = 2", axis.lower(), other, *rest],
+        [IMAGE, BITPIX, "NAXIS   = 2", axis, other, "COMMENT", *rest],
+        [IMAGE, BITPIX, "NAXIS   = 2", axis, other, *rest, BITPIX],
+    ):
+        with pytest.raises(CorruptError, match="NAXIS1"):
+            parse(*cards)
+
+
+@pytest.mark.parametrize("keyword", ["PCOUNT", "GCOUNT"])
+def test_missing_value_counts_where_the_cards_are_in_order(keyword: str) -> None:
+    cards = [IMAGE, *[f"{keyword}  =" if one.startswith(keyword) else one for one in map(as_text, ARRAY)]]
+    assert parse(*cards).data_size == 35
+    with pytest.raises(CorruptError, match=f"header has no value of {keyword}"):
+        parse(*cards, BITPIX)
 
 
 GROUPS = [SIMPLE, entry("BITPIX", -32), "NAXIS   = 3", "NAXIS1  = 0", "NAXIS2  = 4", "NAXIS3  = 2"]

@@ -25,6 +25,7 @@ from tests.fits_files import (
     groups_hdu,
     header,
     image_hdu,
+    structure,
     walk_bytes,
 )
 
@@ -102,6 +103,11 @@ def long_header(blocks: int) -> bytes:
             "SIMPLE inside an extension",
             PRIMARY + image_hdu((5,), entry("SIMPLE", True), xtension="IMAGE"),
             [PRIMARY_PLACE, Place("IMAGE", BLOCK, 2 * BLOCK, 5)],
+        ),
+        case(
+            "indicator of XTENSION in column 10",
+            PRIMARY + header("XTENSION = 'IMAGE'", *structure((5,), 8, first=b"")[1:]) + data_unit(5) + TABLE,
+            [PRIMARY_PLACE, Place("IMAGE", BLOCK, 2 * BLOCK, 5), Place("BINTABLE", 3 * BLOCK, 4 * BLOCK, 3000)],
         ),
         case("END twice", header(*MANDATORY, "END", end="END") + TABLE, [PRIMARY_PLACE, TABLE_PLACE]),
         case("END in all the padding", header(*MANDATORY, *["END"] * 32) + TABLE, [PRIMARY_PLACE, TABLE_PLACE]),
