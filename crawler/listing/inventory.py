@@ -168,8 +168,8 @@ def read_inventory(root: str, manifest: Manifest, store: ObjectStore) -> Iterato
                 yield _listed(manifest, columns)
         except StoreError as error:
             raise ListingError(root, f"inventory file cannot be read: {error.reason}: {where}") from error
-        # KeyError: how Arrow says that a column is there twice.
-        except (pa.ArrowException, OSError, EOFError, zlib.error, KeyError, _BrokenError) as error:
+        # KeyError: a column is there twice. UnicodeError: the name of one is not UTF-8.
+        except (pa.ArrowException, OSError, EOFError, zlib.error, KeyError, UnicodeError, _BrokenError) as error:
             said = f"inventory file cannot be read as {manifest.format.upper()}: {one_line(str(error))}: {where}"
             raise ListingError(root, said) from error
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
 import os
+import random
 import shutil
 import tempfile
 import uuid
@@ -27,7 +29,8 @@ import crawler
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.schema import TABLES
 from crawler.errors import ListingError
-from crawler.stores import Adapter
+from crawler.listing import list_roots
+from crawler.stores import Adapter, open_store
 from tests.conftest import sibling
 from tests.s3.bucket_server import BucketServer
 from tests.servers import Content, RangeHandler, RangeServer, etag_of
@@ -689,3 +692,143 @@ class TestInventory:
         with pytest.raises(ListingError, match="manifest") as caught:
             server.index(tmp_path, f"@{tmp_path}/manifest.json")
         assert str(caught.value).isprintable()
+
+
+# Lines of a key file beside that of a good object: how the row of each is described, or why the listing ends.
+UNREADABLE = ("unreadable", "")
+LINES: dict[str, tuple[bytes, tuple[str, str]]] = {
+    "data": (b"data://text/plain,hello", UNREADABLE),
+    "data-base64": (b"data://;base64,////", UNREADABLE),
+    "dir": (b"dir:///etc", UNREADABLE),
+    "reference": (b"reference://a", UNREADABLE),
+    "zip": (b"zip://a.fits", UNREADABLE),
+    "memory": (b"memory://a.fits", UNREADABLE),
+    "simplecache": (b"simplecache://a.fits", UNREADABLE),
+    "chained": (b"simplecache::memory://a.fits", UNREADABLE),
+    "chained-scheme": (b"zip://a.fits::memory://b", UNREADABLE),
+    "no-bucket": (b"s3:///a.fits", UNREADABLE),
+    "only-scheme": (b"s3://", UNREADABLE),
+    "bucket": (b"s3://bucket", UNREADABLE),
+    "bucket-odd": (b"s3://b\\<>/a.fits", UNREADABLE),
+    "no-host": (b"http://", UNREADABLE),
+    "port": (b"http://127.0.0.1:99999/a.fits", UNREADABLE),
+    "host-odd": (b"http://a b/c.fits", UNREADABLE),
+    "latin-1-path": (b"caf\xe9.fits", UNREADABLE),
+    "control": (b"a\x01\x1b[2J.fits", UNREADABLE),
+    "long": (b"x" * 60_000, UNREADABLE),
+    "long-of-s3": (b"s3://bucket/" + b"x" * 60_000, UNREADABLE),
+    "folder": (b"/", UNREADABLE),
+    "unknown": (b"nosuch://a", ("error", "line 2: no store reads nosuch://")),
+    "bracket": (b"http://[", ("error", "line 2: is not a URL: http://[")),
+    "computer": (b"file://other/a.fits", ("error", "line 2: file://other/a.fits names another computer")),
+    "password": (b"ftp://user:secret@host/a.fits", ("error", "line 2: ftp://host/a.fits holds a user or password")),
+    "latin-1-key": (b"s3://bucket/caf\xe9.fits", ("error", "line 2: not UTF-8")),
+    "surrogate": (b"s3://bucket/\xed\xa0\x80", ("error", "line 2: not UTF-8")),
+    "latin-1-web": (b"http://127.0.0.1/caf\xe9", ("error", "line 2: not UTF-8")),
+    "nul": (b"a\0b", ("error", "line 2: holds a NUL byte")),
+    "nul-of-s3": (b"s3://bucket/a\0b", ("error", "line 2: holds a NUL byte")),
+    "nul-above": (b"../a\0b", ("error", "line 2: holds a NUL byte")),
+    "nul-encoded": (b"file:///a%00b", ("error", "line 2: holds a NUL byte")),
+    "endless": (b"x" * 70_000, ("error", "line 2 is longer than")),
+}
+
+
+class TestKeyFiles:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "good.fits").write_bytes(GOOD)
+        return tmp_path
+
+    @pytest.fixture
+    def keys(self, folder: Path) -> Path:
+        return folder / "keys"
+
+    @pytest.mark.parametrize(("line", "expected"), LINES.values(), ids=LINES)
+    def test_line_is_a_row_or_told_by_its_number(
+        self, folder: Path, keys: Path, line: bytes, expected: tuple[str, str]
+    ) -> None:
+        keys.write_bytes(b"good.fits\n" + line + b"\n")
+        with BucketServer() as server:
+            options = {"endpoint_url": server.origin, "key": "key", "secret": "secret"} if b"s3:" in line else {}
+            kind, said = expected
+            if kind == "error":
+                assert said in listing_error(folder, f"@{keys}", storage_options=options)
+                return
+            rows = indexed(folder, f"@{keys}", storage_options=options)
+        good = rows.pop((folder / "good.fits").as_uri())
+        assert good["status"] == "ok"
+        assert [row["status"] for row in rows.values()] == [kind]
+
+    def test_text_in_other_encodings(self, folder: Path, keys: Path) -> None:
+        for encoding in ("utf-16", "utf-16-le", "utf-32"):
+            keys.write_bytes("good.fits\n".encode(encoding))
+            assert "line 1: holds a NUL byte" in listing_error(folder, f"@{keys}")
+        keys.write_bytes(b"\xef\xbb\xbfgood.fits\r\n\r\n \n#\xff\n")
+        assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["ok"]
+
+    def test_link_in_a_circle_is_told_by_its_line(self, folder: Path, keys: Path) -> None:
+        (folder / "loop").symlink_to("loop")
+        keys.write_text("good.fits\nloop/../x.fits\n")
+        rows = indexed(folder, f"@{keys}")
+        assert rows[(folder / "good.fits").as_uri()]["status"] == "ok"
+
+    @pytest.mark.parametrize(("name", "column"), COLUMNS.values(), ids=COLUMNS)
+    def test_value_without_meaning_is_a_row(self, folder: Path, keys: Path, name: str, column: pa.Array) -> None:
+        (folder / "odd.fits").write_bytes(GOOD)
+        try:
+            pq.write_table(pa.table({"url": ["good.fits", "odd.fits"], name: column}), keys)
+        except pa.ArrowException:
+            pytest.skip(f"Parquet holds no column of {column.type}")
+        rows = indexed(folder, f"@{keys}")
+        assert [(row["status"], row["size"]) for row in rows.values()] == [("ok", len(GOOD))] * 2
+
+    @pytest.mark.parametrize(("name", "column"), [*TYPES.values(), ("last_modified", pa.array([1, 2]))], ids=str)
+    def test_column_without_meaning_is_one_line(self, folder: Path, keys: Path, name: str, column: pa.Array) -> None:
+        pq.write_table(pa.table({"url": ["good.fits", "odd.fits"], name: column}), keys)
+        assert f"column {name} is " in listing_error(folder, f"@{keys}")
+
+    def test_column_url_of_any_text(self, folder: Path, keys: Path) -> None:
+        names = pa.array(["good.fits", "good.fits"])
+        columns = (names.dictionary_encode(), names.cast(pa.large_string()), names.cast(pa.binary()))
+        for column in columns:
+            pq.write_table(pa.table({"url": column}), keys)
+            assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["ok"]
+
+    def test_column_url_that_names_nothing_is_one_line(self, folder: Path, keys: Path) -> None:
+        for column, said in (
+            (pa.array([[1]]), "column url is list"),
+            (pa.array([{"url": "a"}]), "column url is struct"),
+            (pa.array([1.5]), "column url is double"),
+            (pa.array(["good.fits", None]), "row 2: column url is empty"),
+            (pa.array(["good.fits", ""]), "row 2: column url is empty"),
+            (pa.array(["good.fits", "s3://b/\0"]), "row 2: holds a NUL byte"),
+            (pa.array(["good.fits", "nosuch://a"]), "row 2: no store reads nosuch://"),
+            (raw_text(b"good.fits", b"s3://b/" + NO_TEXT), "row 2: not UTF-8"),
+            (pa.nulls(1), "row 1: column url is empty"),
+        ):
+            pq.write_table(pa.table({"url": column}), keys)
+            assert said in listing_error(folder, f"@{keys}")
+        pq.write_table(pa.table({"url": raw_text(b"good.fits", b"caf\xe9.fits")}), keys)
+        assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["unreadable", "ok"]
+        pq.write_table(pa.table([names := pa.array(["a"]), names], names=["url", "url"]), keys)
+        assert "more than one column url" in listing_error(folder, f"@{keys}")
+        pq.write_table(pa.table({"name": names}), keys)
+        assert "no column url" in listing_error(folder, f"@{keys}")
+
+    def test_damaged_parquet_is_one_line(self, folder: Path, keys: Path) -> None:
+        """Bytes changed at random: whatever a file says, it is read, or one line says why not."""
+        table = {"url": ["good.fits"] * 50, "size": [len(GOOD)] * 50, "etag": ["x"] * 50}
+        pq.write_table(pa.table(table), keys)
+        whole, draw = keys.read_bytes(), random.Random(7)
+        told = 0
+        for _ in range(300):
+            data = bytearray(whole)
+            for _ in range(draw.choice((1, 3, 30))):
+                data[draw.randrange(4, len(data))] = draw.randrange(256)
+            keys.write_bytes(data[: draw.choice((len(data), len(data), draw.randrange(len(data))))])
+            found = list_roots([f"@{keys}"], include=None, exclude=(), open_store=open_store)
+            with contextlib.suppress(ListingError):
+                for batch in found:
+                    batch.to_pylist()
+            told += not found.ended
+        assert 0 < told < 300
