@@ -183,7 +183,7 @@ class FileWalk:
         scope = self.scope
         walker = HeaderWalker(self.ref.size, scope.policy, scope.limits, self._guess)
         spans = self._first_reads(walker)
-        pieces = (yield from self._read(spans)) if spans else [b""]
+        pieces = yield from self._read(spans)
         self.compression = sniff(pieces[0])
         if self.compression is None:
             yield from self._walk_plain(walker, spans, pieces)
@@ -193,9 +193,9 @@ class FileWalk:
             raise CorruptError(f"cannot be read: compressed with {self.compression}, unpack it first", 0)
 
     def _first_reads(self, walker: HeaderWalker) -> list[Span]:
-        """Return what is read first; nothing of an empty object."""
+        """Return what is read first."""
         if self.ref.size == 0:
-            return []
+            return [Span(0, MAGIC_BYTES)]
         if self._guess.compressed and self.scope.max_hdus is None:
             return [Span(0, _STREAM_READ)]
         event = walker.next_event()
@@ -261,7 +261,8 @@ class FileWalk:
 
         Returns those of the first so many spans, up to the one that did not come.
         """
-        size = self.ref.size
+        # What a listing says to be empty is asked for its first bytes: nothing else tells where the listing is wrong.
+        size = self.ref.size or None
         cut = [ByteRange(span.start, span.stop if size is None else min(span.stop, size)) for span in spans]
         wanted = tuple(span for span in cut if span.start < span.stop)
         if not wanted:

@@ -11,10 +11,9 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_plus
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +25,9 @@ from crawler.errors import ListingError, StoreError
 from crawler.listing.object_file import ObjectFile
 from crawler.stores import ObjectStore
 from crawler.stores.base import LISTING_SCHEMA
+from crawler.stores.s3_pages import decode_key
 from crawler.stores.urls import one_line, printable
+from crawler.stores.values import size_column, size_of, tag_column, time_column
 
 LARGEST_MANIFEST = 64 << 20
 """Bytes. It has some 150 a file, each of which lists a million objects."""
@@ -95,8 +96,8 @@ def read_manifest(root: str, source: ObjectFile) -> Manifest:
         raise ListingError(root, f"is larger than {LARGEST_MANIFEST} bytes: not the manifest of an S3 Inventory")
     try:
         told = json.loads(source.read().removeprefix(b"\xef\xbb\xbf"))
-    except ValueError as error:  # of Unicode, too
-        raise ListingError(root, f"manifest is broken: not JSON ({one_line(str(error))})") from error
+    except (ValueError, RecursionError) as error:  # of Unicode and of endless numbers, too; of endless nesting
+        raise ListingError(root, f"manifest is broken: not JSON ({one_line(str(error))})") from None
     try:
         return _manifest(root, told)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -110,7 +111,7 @@ def _manifest(root: str, told: dict[str, Any]) -> Manifest:
     if written.lower() not in _READERS:
         raise ListingError(root, f"inventory is written as {one_line(written)}: CSV, ORC and Parquet are read")
     files = tuple(
-        InventoryFile(f"s3://{destination}/{_text(one, 'key')}", _whole(one.get("size")), one.get("MD5checksum"))
+        InventoryFile(f"s3://{destination}/{_text(one, 'key')}", _whole(one.get("size")), _checksum(one))
         for one in told["files"]
     )
     columns = tuple(name.strip().lower() for name in schema.split(",")) if written.lower() == "csv" else ()
@@ -120,13 +121,17 @@ def _manifest(root: str, told: dict[str, Any]) -> Manifest:
 
 
 def _text(told: dict[str, Any], name: str) -> str:
-    if not isinstance(told[name], str) or not told[name]:
+    if not isinstance(told[name], str) or not told[name].isprintable() or not told[name]:
         raise ValueError(f"{name} is not text")
     return str(told[name])
 
 
+def _checksum(file: dict[str, Any]) -> str | None:
+    return None if file.get("MD5checksum") is None else _text(file, "MD5checksum")
+
+
 def _whole(size: object) -> int | None:
-    if size is not None and (not isinstance(size, int) or size < 0):
+    if size is not None and (not isinstance(size, int) or size_of(size) is None):
         raise ValueError("size of a file is not a number")
     return size
 
@@ -134,7 +139,9 @@ def _whole(size: object) -> int | None:
 def read_inventory(root: str, manifest: Manifest, store: ObjectStore) -> Iterator[pa.RecordBatch]:
     """Yield the objects of an inventory as batches of `LISTING_SCHEMA`, as ListObjectsV2 would list them.
 
-    That is the current version of each, no delete markers, ETags in quotes, times in whole seconds.
+    That is the current version of each, no delete markers, ETags in quotes, times in whole seconds. A size, an ETag or
+    a time that is none is null (`crawler.stores.values`): the first read of the object tells it. What decides whether
+    there is an object (its key, ``IsLatest``, ``IsDeleteMarker``), and the type of every column, must be right.
 
     Parameters
     ----------
@@ -161,7 +168,8 @@ def read_inventory(root: str, manifest: Manifest, store: ObjectStore) -> Iterato
                 yield _listed(manifest, columns)
         except StoreError as error:
             raise ListingError(root, f"inventory file cannot be read: {error.reason}: {where}") from error
-        except (pa.ArrowException, OSError, EOFError, zlib.error, _BrokenError) as error:
+        # KeyError: a column is there twice. UnicodeError: the name of one is not UTF-8.
+        except (pa.ArrowException, OSError, EOFError, zlib.error, KeyError, UnicodeError, _BrokenError) as error:
             said = f"inventory file cannot be read as {manifest.format.upper()}: {one_line(str(error))}: {where}"
             raise ListingError(root, said) from error
 
@@ -194,19 +202,15 @@ def _csv(manifest: Manifest, file: InventoryFile, source: ObjectFile) -> Iterato
     )
     for batch in reader:
         columns = {name: batch[given] for name, given in _COLUMNS.items() if given in wanted}
-        columns["key"] = pa.array([key and _decoded(key) for key in columns["key"].to_pylist()], pa.string())
+        columns["key"] = pa.array(map(decode_key, columns["key"].to_pylist()), pa.string())
         for name in ("is_latest", "is_delete_marker"):
             if name in columns:
                 columns[name] = pc.equal(pc.utf8_lower(columns[name]), "true")
         yield columns
     while raw.read(_BLOCK):  # what may follow what gzip needs
         pass
-    if file.md5 is not None and hashed.md5.hexdigest() != str(file.md5).lower():
+    if file.md5 is not None and hashed.md5.hexdigest() != file.md5.lower():
         raise _BrokenError("its MD5 checksum is not that of the manifest")
-
-
-def _decoded(key: str) -> str:
-    return unquote_plus(key, errors="strict") if "%" in key or "+" in key else key
 
 
 class _Hashed(io.RawIOBase):
@@ -234,7 +238,11 @@ def _orc(_: Manifest, __: InventoryFile, source: ObjectFile) -> Iterator[dict[st
     file = pa_orc.ORCFile(pa.PythonFile(source, mode="r"))
     wanted = _wanted(file.schema.names)
     for stripe in range(file.nstripes):
-        batch = file.read_stripe(stripe, columns=wanted)
+        try:
+            batch = file.read_stripe(stripe, columns=wanted)
+        except pa.ArrowInvalid:  # Arrow refuses the whole stripe for one time that 64 bits of nanoseconds cannot hold
+            wanted = [name for name in wanted if name != "last_modified_date"]
+            batch = file.read_stripe(stripe, columns=wanted)
         for start in range(0, batch.num_rows, _BATCH_ROWS):
             part = batch.slice(start, _BATCH_ROWS)
             yield {name: part.column(name) for name in wanted}
@@ -258,6 +266,7 @@ _READERS = {"csv": _csv, "orc": _orc, "parquet": _parquet}
 
 def _listed(manifest: Manifest, columns: dict[str, pa.Array]) -> pa.RecordBatch:
     keys = columns["key"].cast(pa.string())
+    keys.validate(full=True)  # that it is UTF-8, which files of text need not be
     if keys.null_count:
         raise _BrokenError("an object has no key")
     rows = len(keys)
@@ -270,26 +279,21 @@ def _listed(manifest: Manifest, columns: dict[str, pa.Array]) -> pa.RecordBatch:
     batch = pa.record_batch(
         [
             urls,
-            _column(columns, "size", rows, pa.int64()),
-            _quoted(_column(columns, "e_tag", rows, pa.string())),
-            _column(columns, "version_id", rows, pa.string()),
-            _seconds(_column(columns, "last_modified_date", rows, None)),
+            _column(columns, "size", rows, size_column),
+            _quoted(_column(columns, "e_tag", rows, tag_column)),
+            _column(columns, "version_id", rows, tag_column),
+            pc.floor_temporal(_column(columns, "last_modified_date", rows, _times), unit="second"),
         ],
         schema=LISTING_SCHEMA,
     )
     return batch.filter(current)
 
 
-def _column(columns: dict[str, pa.Array], name: str, rows: int, kind: pa.DataType | None) -> pa.Array:
-    found = columns.get(name)
-    if found is None:
-        return pa.nulls(rows, kind or pa.string())
-    if pa.types.is_dictionary(found.type):
-        found = found.dictionary_decode()
-    found = found if kind is None else found.cast(kind)
-    if kind == pa.string():
-        found = pc.if_else(pc.equal(found, ""), pa.scalar(None, pa.string()), found)
-    return found
+def _column(columns: dict[str, pa.Array], name: str, rows: int, read: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    try:
+        return read(columns.get(name, pa.nulls(rows)))
+    except TypeError as error:
+        raise _BrokenError(f"its column {name} is {error}") from None
 
 
 def _quoted(etags: pa.Array) -> pa.Array:
@@ -297,12 +301,6 @@ def _quoted(etags: pa.Array) -> pa.Array:
     return pc.if_else(pc.starts_with(etags, '"'), etags, pc.binary_join_element_wise('"', etags, '"', ""))
 
 
-def _seconds(moments: pa.Array) -> pa.Array:
-    """Return times as HTTP tells them; those without a zone are of UTC."""
-    kind = LISTING_SCHEMA.field("last_modified").type
-    if pa.types.is_integer(moments.type):  # milliseconds
-        moments = moments.cast(pa.timestamp("ms"))
-    if pa.types.is_timestamp(moments.type) and moments.type.tz is None:
-        moments = moments.cast(pa.timestamp("us"), safe=False)
-        return pc.floor_temporal(moments, unit="second").cast(kind)
-    return pc.floor_temporal(moments.cast(kind, safe=False), unit="second")
+def _times(moments: pa.Array) -> pa.Array:
+    # Integers are milliseconds since 1970.
+    return time_column(moments.cast(pa.timestamp("ms")) if pa.types.is_integer(moments.type) else moments)

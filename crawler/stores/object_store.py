@@ -231,7 +231,11 @@ class ObstoreStore:
         store = self._stores.get(root)
         if store is None:
             with self._lock:
-                store = self._stores.setdefault(root, _opened(root, self._options))
+                try:
+                    store = self._stores.setdefault(root, _opened(root, self._options))
+                except UsageError:
+                    _opened("http://localhost", self._options)  # raises where it is the options, not the URL
+                    raise failed(root, "is not a URL that can be asked for") from None
         return store
 
 

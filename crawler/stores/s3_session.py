@@ -7,6 +7,7 @@ operations, since s3fs' file calls send a HEAD first, cannot pin a read, and hid
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -54,6 +55,8 @@ STALL_SECONDS = 5.0
 # connections and never answers costs 27 s, one that does not exist 19 s.
 _RETRIES = {"mode": "standard", "total_max_attempts": 4}
 _CONNECTIONS = 128
+# "General purpose bucket naming rules", Amazon S3 User Guide; capitals and "_" of old, ":" for the tenants of Ceph.
+_BUCKET = re.compile(r"[A-Za-z0-9._:-]{1,255}")
 
 CAUGHT = (bc.BotoCoreError, bc.ClientError, aiohttp.ClientError, OSError, ValueError, RecursionError)
 """What a call of s3fs can raise of the store's or the network's making: `RecursionError` for XML nested without end."""
@@ -72,11 +75,13 @@ def split(url: str) -> Place:
     Raises
     ------
     StoreError
-        It names no bucket.
+        It names no bucket, or one that cannot be.
     """
     bucket, _, key = url.partition("://")[2].partition("/")
     if not bucket:
         raise failed(url, "names no bucket: s3://BUCKET/KEY is meant")
+    if not _BUCKET.fullmatch(bucket):  # object_store would panic
+        raise failed(url, f"names no bucket that S3 can have: {bucket}")
     return Place(bucket, key)
 
 

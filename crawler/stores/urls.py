@@ -100,16 +100,26 @@ def as_url(root: str) -> str:
     Raises
     ------
     UsageError
-        Empty, or a URL with a password, or on the web a user: every URL of a crawl is written to the catalogue, where
-        none may stand.
+        Empty, or no URL; or a URL with a password, or on the web a user: every URL of a crawl is written to the
+        catalogue, where none may stand.
     """
     if not root:
         raise UsageError("an empty string is neither a path nor a URL")
+    try:
+        return _url_of(root)
+    except UnicodeError:
+        raise UsageError(f"not UTF-8: {printable(root)}") from None
+    except ValueError:  # of urllib, as for "http://["
+        raise UsageError(f"is not a URL: {printable(root)}") from None
+
+
+def _url_of(root: str) -> str:
     scheme = scheme_of(root)
     if not scheme:
         return _url_of_typed_path(root)
     if scheme == "file":
         return file_url(file_path(root))
+    root.encode()  # a UnicodeError, where the catalogue could not hold it
     url = scheme + root[len(scheme) :]
     named = scheme in WEB_SCHEMES and "@" in url.partition("://")[2].partition("/")[0]
     if named or (scheme not in _NO_PASSWORD and _PASSWORD.search(url)):
@@ -149,8 +159,11 @@ def _s3_url(url: str) -> str | None:
 def _url_of_typed_path(path: str) -> str:
     # `..` after a symbolic link means the parent of what is linked to: only resolving knows it. Otherwise
     # links stay as typed, so that the catalogue names files as the user does.
-    expanded = Path(path).expanduser()
-    absolute = expanded.resolve() if ".." in expanded.parts else expanded.absolute()
+    try:
+        expanded = Path(path).expanduser()
+        absolute = expanded.resolve() if ".." in expanded.parts else expanded.absolute()
+    except RuntimeError as error:  # nobody of this name has a home, or links lead in a circle
+        raise UsageError(f"{one_line(str(error))}: {printable(path)}") from None
     return file_url(str(absolute))
 
 

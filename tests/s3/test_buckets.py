@@ -322,7 +322,7 @@ class TestBucket:
         assert counted == found.asked
         assert found.report.requests == found.asked.total()
         assert found.listings == -(-len(found.bodies) // PAGE)
-        assert found.rows[EMPTY]["requests"] == 0
+        assert found.rows[EMPTY]["requests"] == 1  # a listing may be wrong
         assert {found.rows[key]["requests"] for key in good(found) if key != BIG} <= {1, 2}
 
     def test_bytes_are_those_on_the_wire(self, found: Found) -> None:

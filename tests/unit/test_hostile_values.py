@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import io
+import json
 import os
+import random
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -15,13 +21,16 @@ from urllib.parse import unquote
 import fsspec
 import fsspec.spec
 import pyarrow as pa
+import pyarrow.orc
+import pyarrow.parquet as pq
 import pytest
 
 import crawler
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.schema import TABLES
 from crawler.errors import ListingError
-from crawler.stores import Adapter
+from crawler.listing import list_roots
+from crawler.stores import Adapter, open_store
 from tests.conftest import sibling
 from tests.s3.bucket_server import BucketServer
 from tests.servers import Content, RangeHandler, RangeServer, etag_of
@@ -478,3 +487,348 @@ class TestS3:
         assert (odd["status"], odd["error"], odd["size"]) == ("ok", None, len(GOOD))
         assert odd["etag"] == (etag_of(GOOD) if etag == "own" else etag)
         assert odd["last_modified"] == modified
+
+
+NO_TEXT = b"\xff\xfe"
+MILLISECONDS = pa.timestamp("ms")
+
+
+def raw_text(*values: bytes) -> pa.Array:
+    """Return a column that says that it is text, whatever its bytes are."""
+    return pa.array(values, pa.binary()).view(pa.string())
+
+
+# A column of the files of an inventory or of a key file: that of a good object, and that of an odd one, which all the
+# same is found to be what it is.
+COLUMNS: dict[str, tuple[str, pa.Array]] = {
+    "size-negative": ("size", pa.array([len(GOOD), -1])),
+    "size-huge": ("size", pa.array([len(GOOD), 2**62])),
+    "size-unsigned": ("size", pa.array([len(GOOD), 2**64 - 1], pa.uint64())),
+    "size-nan": ("size", pa.array([float(len(GOOD)), float("nan")])),
+    "size-fraction": ("size", pa.array([float(len(GOOD)), 0.5])),
+    "size-text": ("size", pa.array([str(len(GOOD)), "large"])),
+    "size-decimal": ("size", pa.array([Decimal(len(GOOD)), Decimal(-1)])),
+    "size-zero": ("size", pa.array([len(GOOD), 0])),
+    "size-too-small": ("size", pa.array([len(GOOD), 2880])),
+    "size-null": ("size", pa.nulls(2)),
+    "etag-newline": ("etag", pa.array([None, "a\nb"])),
+    "etag-no-text": ("etag", raw_text(b"", NO_TEXT)),
+    "etag-bytes": ("etag", pa.array([None, NO_TEXT], pa.binary())),
+    "etag-number": ("etag", pa.array([None, 7])),
+    "etag-long": ("etag", pa.array([None, "x" * 10**6])),
+    "version-nul": ("version", pa.array([None, "\0"])),
+    "time-of-seconds-far": ("last_modified", pa.array([0, 2**62]).cast(pa.timestamp("s"))),
+    "time-of-milliseconds-far": ("last_modified", pa.array([0, -(2**62)]).cast(MILLISECONDS)),
+    "time-of-microseconds-far": ("last_modified", pa.array([0, 2**63 - 1]).cast(pa.timestamp("us", "UTC"))),
+    "time-of-nanoseconds": ("last_modified", pa.array([0, 2**63 - 1]).cast(pa.timestamp("ns"))),
+    "time-of-no-zone": ("last_modified", pa.array([0, 1]).cast(pa.timestamp("s", "Nowhere/City"))),
+    "time-of-words": ("last_modified", pa.array(["2020-01-01T00:00:00Z", "yesterday"])),
+    "time-of-days": ("last_modified", pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32())),
+}
+TYPES: dict[str, tuple[str, pa.Array]] = {
+    "size-list": ("size", pa.array([[1], [2]])),
+    "size-logical": ("size", pa.array([True, False])),
+    "size-struct": ("size", pa.array([{"a": 1}, {"a": 2}])),
+    "etag-list": ("etag", pa.array([["a"], ["b"]])),
+    "etag-real": ("etag", pa.array([1.5, 2.5])),
+    "time-real": ("last_modified", pa.array([1.5, 2.5])),
+    "time-list": ("last_modified", pa.array([[1], [2]])),
+}
+INVENTORY_NAMES = {"etag": "e_tag", "version": "version_id", "last_modified": "last_modified_date"}
+
+
+class TestInventory:
+    @pytest.fixture
+    def server(self) -> Iterator[PageServer]:
+        with PageServer({"source/good.fits": GOOD, "source/odd.fits": GOOD}) as server:
+            yield server
+
+    def manifest(self, server: PageServer, tmp_path: Path, kind: str, data: bytes, **changes: Any) -> str:
+        """Write an inventory of one file, and return its root."""
+        server.objects["dest/data"] = data
+        said = {
+            "sourceBucket": "source",
+            "destinationBucket": "arn:aws:s3:::dest",
+            "fileFormat": kind,
+            "fileSchema": "Bucket, Key, Size, ETag, LastModifiedDate, IsLatest",
+            "files": [{"key": "data", "size": len(data)}],
+        }
+        path = tmp_path / "manifest.json"
+        path.write_text(json.dumps(said | changes))
+        return f"@{path}"
+
+    @staticmethod
+    def file(kind: str, columns: dict[str, Any]) -> bytes:
+        sink = io.BytesIO()
+        table = pa.table({"key": pa.array(["good.fits", "odd.fits"]), **columns})
+        if kind == "ORC":
+            pyarrow.orc.write_table(table, sink)
+        else:
+            pq.write_table(table, sink)
+        return sink.getvalue()
+
+    @pytest.mark.parametrize("kind", ["ORC", "Parquet"])
+    @pytest.mark.parametrize(("name", "column"), COLUMNS.values(), ids=COLUMNS)
+    def test_value_without_meaning_is_a_row(
+        self, tmp_path: Path, server: PageServer, kind: str, name: str, column: pa.Array
+    ) -> None:
+        try:
+            data = self.file(kind, {INVENTORY_NAMES.get(name, name): column})
+        except (pa.ArrowException, OSError):
+            pytest.skip(f"{kind} holds no column of {column.type}")
+        rows = server.index(tmp_path, self.manifest(server, tmp_path, kind, data))
+        assert {row["status"] for row in rows.values()} == {"ok"}
+        assert [row["etag"] for row in rows.values()] == [etag_of(GOOD)] * 2
+
+    @pytest.mark.parametrize("kind", ["ORC", "Parquet"])
+    @pytest.mark.parametrize(("name", "column"), TYPES.values(), ids=TYPES)
+    def test_column_without_meaning_is_one_line(
+        self, tmp_path: Path, server: PageServer, kind: str, name: str, column: pa.Array
+    ) -> None:
+        name = INVENTORY_NAMES.get(name, name)
+        root = self.manifest(server, tmp_path, kind, self.file(kind, {name: column}))
+        with pytest.raises(ListingError, match=f"column {name} is .*s3://dest/data"):
+            server.index(tmp_path, root)
+
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            {"key": pa.array(["good.fits", None])},
+            {"key": raw_text(b"good.fits", NO_TEXT)},
+            {"key": pa.array([["good.fits"], []])},
+            {"is_latest": pa.array(["true", "perhaps"])},
+            {"is_delete_marker": pa.array([[True], [False]])},
+        ],
+        ids=["null", "not-utf-8", "list", "latest-of-words", "marker-list"],
+    )
+    def test_object_that_cannot_be_told_is_one_line(
+        self, tmp_path: Path, server: PageServer, columns: dict[str, pa.Array]
+    ) -> None:
+        root = self.manifest(server, tmp_path, "Parquet", self.file("Parquet", columns))
+        with pytest.raises(ListingError, match="s3://dest/data") as caught:
+            server.index(tmp_path, root)
+        assert str(caught.value).isprintable()
+
+    def test_column_twice_is_one_line(self, tmp_path: Path, server: PageServer) -> None:
+        sink = io.BytesIO()
+        pq.write_table(pa.table([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["key", "size", "size"]), sink)
+        with pytest.raises(ListingError, match="s3://dest/data"):
+            server.index(tmp_path, self.manifest(server, tmp_path, "Parquet", sink.getvalue()))
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            '"source","odd.fits","-1","","",""',
+            '"source","odd.fits","large","a\tb","yesterday","true"',
+            f'"source","odd.fits","{"9" * 5_000}","","99999-01-01T00:00:00Z","TRUE"',
+            '"source","odd.fits","0","not the one","9999-12-31T23:59:59-12:00",""',
+        ],
+        ids=["negative", "words", "huge", "another"],
+    )
+    def test_csv_value_without_meaning_is_a_row(self, tmp_path: Path, server: PageServer, line: str) -> None:
+        data = gzip.compress(f'"source","good.fits","{len(GOOD)}","","",""\n{line}\n'.encode())
+        rows = server.index(tmp_path, self.manifest(server, tmp_path, "CSV", data))
+        assert {url: row["status"] for url, row in rows.items()} == {
+            "s3://source/good.fits": "ok",
+            "s3://source/odd.fits": "ok",
+        }
+
+    def test_csv_keys_that_are_no_utf_8_are_rows(self, tmp_path: Path, server: PageServer) -> None:
+        lines = "".join(f'"source","{key}","","","",""\n' for key in ("good.fits", "%FF.fits", "%FE.fits", "%00.fits"))
+        rows = server.index(tmp_path, self.manifest(server, tmp_path, "CSV", gzip.compress(lines.encode())))
+        assert [row["status"] for row in rows.values()].count("unreadable") == 3
+        assert rows["s3://source/good.fits"]["status"] == "ok"
+
+    @pytest.mark.parametrize(
+        "lines",
+        [b'"source","a.fits"\n', b'"source",\xff,"","","",""\n', b"\0" * 100, b'"source","","1","","",""\n', b'"'],
+        ids=["short", "not-utf-8", "nul", "no-key", "quote"],
+    )
+    def test_csv_that_cannot_be_read_is_one_line(self, tmp_path: Path, server: PageServer, lines: bytes) -> None:
+        with pytest.raises(ListingError, match="s3://dest/data") as caught:
+            server.index(tmp_path, self.manifest(server, tmp_path, "CSV", gzip.compress(lines)))
+        assert str(caught.value).isprintable()
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"sourceBucket": "\ud800"},
+            {"destinationBucket": "\ud800"},
+            {"sourceBucket": "\0"},
+            {"sourceBucket": "a/b\n"},
+            {"sourceBucket": ["source"]},
+            {"fileSchema": "\ud800"},
+            {"fileSchema": 7},
+            {"fileFormat": {"a": 1}},
+            {"files": [{"key": "\ud800"}]},
+            {"files": [{"key": "data", "size": -1}]},
+            {"files": [{"key": "data", "size": True}]},
+            {"files": [{"key": "data", "size": 2**70}]},
+            {"files": [{"key": "data", "size": float("nan")}]},
+            {"files": [{"key": "data", "MD5checksum": ["a"]}]},
+            {"files": [7]},
+            {"files": ["data"]},
+            {"files": {"key": "data"}},
+            {"files": None},
+        ],
+        ids=str,
+    )
+    def test_manifest_without_meaning_is_one_line(
+        self, tmp_path: Path, server: PageServer, changes: dict[str, Any]
+    ) -> None:
+        data = gzip.compress(b'"source","good.fits","","","",""\n')
+        root = self.manifest(server, tmp_path, "CSV", data, **changes)
+        with pytest.raises(ListingError) as caught:
+            server.index(tmp_path, root)
+        assert str(caught.value).isprintable()
+
+    @pytest.mark.parametrize(
+        "text",
+        ['{"a":' * 100_000, '{"a":' + "[" * 100_000, '{"files": ' + "9" * 5_000 + "}", '{"a": NaN}', '{"\\ud800": 1}'],
+        ids=["deep", "deep-list", "endless-number", "nan", "surrogate"],
+    )
+    def test_manifest_of_odd_json_is_one_line(self, tmp_path: Path, server: PageServer, text: str) -> None:
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(ListingError, match="manifest") as caught:
+            server.index(tmp_path, f"@{tmp_path}/manifest.json")
+        assert str(caught.value).isprintable()
+
+
+# Lines of a key file beside that of a good object: how the row of each is described, or why the listing ends.
+UNREADABLE = ("unreadable", "")
+LINES: dict[str, tuple[bytes, tuple[str, str]]] = {
+    "data": (b"data://text/plain,hello", UNREADABLE),
+    "data-base64": (b"data://;base64,////", UNREADABLE),
+    "dir": (b"dir:///etc", UNREADABLE),
+    "reference": (b"reference://a", UNREADABLE),
+    "zip": (b"zip://a.fits", UNREADABLE),
+    "memory": (b"memory://a.fits", UNREADABLE),
+    "simplecache": (b"simplecache://a.fits", UNREADABLE),
+    "chained": (b"simplecache::memory://a.fits", UNREADABLE),
+    "chained-scheme": (b"zip://a.fits::memory://b", UNREADABLE),
+    "no-bucket": (b"s3:///a.fits", UNREADABLE),
+    "only-scheme": (b"s3://", UNREADABLE),
+    "bucket": (b"s3://bucket", UNREADABLE),
+    "bucket-odd": (b"s3://b\\<>/a.fits", UNREADABLE),
+    "no-host": (b"http://", UNREADABLE),
+    "port": (b"http://127.0.0.1:99999/a.fits", UNREADABLE),
+    "host-odd": (b"http://a b/c.fits", UNREADABLE),
+    "latin-1-path": (b"caf\xe9.fits", UNREADABLE),
+    "control": (b"a\x01\x1b[2J.fits", UNREADABLE),
+    "long": (b"x" * 60_000, UNREADABLE),
+    "long-of-s3": (b"s3://bucket/" + b"x" * 60_000, UNREADABLE),
+    "folder": (b"/", UNREADABLE),
+    "unknown": (b"nosuch://a", ("error", "line 2: no store reads nosuch://")),
+    "bracket": (b"http://[", ("error", "line 2: is not a URL: http://[")),
+    "computer": (b"file://other/a.fits", ("error", "line 2: file://other/a.fits names another computer")),
+    "password": (b"ftp://user:secret@host/a.fits", ("error", "line 2: ftp://host/a.fits holds a user or password")),
+    "latin-1-key": (b"s3://bucket/caf\xe9.fits", ("error", "line 2: not UTF-8")),
+    "surrogate": (b"s3://bucket/\xed\xa0\x80", ("error", "line 2: not UTF-8")),
+    "latin-1-web": (b"http://127.0.0.1/caf\xe9", ("error", "line 2: not UTF-8")),
+    "nul": (b"a\0b", ("error", "line 2: holds a NUL byte")),
+    "nul-of-s3": (b"s3://bucket/a\0b", ("error", "line 2: holds a NUL byte")),
+    "nul-above": (b"../a\0b", ("error", "line 2: holds a NUL byte")),
+    "nul-encoded": (b"file:///a%00b", ("error", "line 2: holds a NUL byte")),
+    "endless": (b"x" * 70_000, ("error", "line 2 is longer than")),
+}
+
+
+class TestKeyFiles:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "good.fits").write_bytes(GOOD)
+        return tmp_path
+
+    @pytest.fixture
+    def keys(self, folder: Path) -> Path:
+        return folder / "keys"
+
+    @pytest.mark.parametrize(("line", "expected"), LINES.values(), ids=LINES)
+    def test_line_is_a_row_or_told_by_its_number(
+        self, folder: Path, keys: Path, line: bytes, expected: tuple[str, str]
+    ) -> None:
+        keys.write_bytes(b"good.fits\n" + line + b"\n")
+        with BucketServer() as server:
+            options = {"endpoint_url": server.origin, "key": "key", "secret": "secret"} if b"s3:" in line else {}
+            kind, said = expected
+            if kind == "error":
+                assert said in listing_error(folder, f"@{keys}", storage_options=options)
+                return
+            rows = indexed(folder, f"@{keys}", storage_options=options)
+        good = rows.pop((folder / "good.fits").as_uri())
+        assert good["status"] == "ok"
+        assert [row["status"] for row in rows.values()] == [kind]
+
+    def test_text_in_other_encodings(self, folder: Path, keys: Path) -> None:
+        for encoding in ("utf-16", "utf-16-le", "utf-32"):
+            keys.write_bytes("good.fits\n".encode(encoding))
+            assert "line 1: holds a NUL byte" in listing_error(folder, f"@{keys}")
+        keys.write_bytes(b"\xef\xbb\xbfgood.fits\r\n\r\n \n#\xff\n")
+        assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["ok"]
+
+    def test_link_in_a_circle_is_told_by_its_line(self, folder: Path, keys: Path) -> None:
+        (folder / "loop").symlink_to("loop")
+        keys.write_text("good.fits\nloop/../x.fits\n")
+        rows = indexed(folder, f"@{keys}")
+        assert rows[(folder / "good.fits").as_uri()]["status"] == "ok"
+
+    @pytest.mark.parametrize(("name", "column"), COLUMNS.values(), ids=COLUMNS)
+    def test_value_without_meaning_is_a_row(self, folder: Path, keys: Path, name: str, column: pa.Array) -> None:
+        (folder / "odd.fits").write_bytes(GOOD)
+        try:
+            pq.write_table(pa.table({"url": ["good.fits", "odd.fits"], name: column}), keys)
+        except pa.ArrowException:
+            pytest.skip(f"Parquet holds no column of {column.type}")
+        rows = indexed(folder, f"@{keys}")
+        assert [(row["status"], row["size"]) for row in rows.values()] == [("ok", len(GOOD))] * 2
+
+    @pytest.mark.parametrize(("name", "column"), [*TYPES.values(), ("last_modified", pa.array([1, 2]))], ids=str)
+    def test_column_without_meaning_is_one_line(self, folder: Path, keys: Path, name: str, column: pa.Array) -> None:
+        pq.write_table(pa.table({"url": ["good.fits", "odd.fits"], name: column}), keys)
+        assert f"column {name} is " in listing_error(folder, f"@{keys}")
+
+    def test_column_url_of_any_text(self, folder: Path, keys: Path) -> None:
+        names = pa.array(["good.fits", "good.fits"])
+        columns = (names.dictionary_encode(), names.cast(pa.large_string()), names.cast(pa.binary()))
+        for column in columns:
+            pq.write_table(pa.table({"url": column}), keys)
+            assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["ok"]
+
+    def test_column_url_that_names_nothing_is_one_line(self, folder: Path, keys: Path) -> None:
+        for column, said in (
+            (pa.array([[1]]), "column url is list"),
+            (pa.array([{"url": "a"}]), "column url is struct"),
+            (pa.array([1.5]), "column url is double"),
+            (pa.array(["good.fits", None]), "row 2: column url is empty"),
+            (pa.array(["good.fits", ""]), "row 2: column url is empty"),
+            (pa.array(["good.fits", "s3://b/\0"]), "row 2: holds a NUL byte"),
+            (pa.array(["good.fits", "nosuch://a"]), "row 2: no store reads nosuch://"),
+            (raw_text(b"good.fits", b"s3://b/" + NO_TEXT), "row 2: not UTF-8"),
+            (pa.nulls(1), "row 1: column url is empty"),
+        ):
+            pq.write_table(pa.table({"url": column}), keys)
+            assert said in listing_error(folder, f"@{keys}")
+        pq.write_table(pa.table({"url": raw_text(b"good.fits", b"caf\xe9.fits")}), keys)
+        assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["unreadable", "ok"]
+        pq.write_table(pa.table([names := pa.array(["a"]), names], names=["url", "url"]), keys)
+        assert "more than one column url" in listing_error(folder, f"@{keys}")
+        pq.write_table(pa.table({"name": names}), keys)
+        assert "no column url" in listing_error(folder, f"@{keys}")
+
+    def test_damaged_parquet_is_one_line(self, folder: Path, keys: Path) -> None:
+        """Bytes changed at random: whatever a file says, it is read, or one line says why not."""
+        table = {"url": ["good.fits"] * 50, "size": [len(GOOD)] * 50, "etag": ["x"] * 50}
+        pq.write_table(pa.table(table), keys)
+        whole, draw = keys.read_bytes(), random.Random(7)
+        told = 0
+        for _ in range(300):
+            data = bytearray(whole)
+            for _ in range(draw.choice((1, 3, 30))):
+                data[draw.randrange(4, len(data))] = draw.randrange(256)
+            keys.write_bytes(data[: draw.choice((len(data), len(data), draw.randrange(len(data))))])
+            found = list_roots([f"@{keys}"], include=None, exclude=(), open_store=open_store)
+            with contextlib.suppress(ListingError):
+                for batch in found:
+                    batch.to_pylist()
+            told += not found.ended
+        assert 0 < told < 300

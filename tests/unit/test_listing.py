@@ -353,7 +353,7 @@ class TestParquetKeyFiles:
             pytest.param({"key": ["a"], "size": [1]}, "its columns are key, size", id="no-url"),
             pytest.param({"url": ["a", None]}, "row 2: column url is empty", id="null"),
             pytest.param({"url": ["a", "nosuch://x"]}, "row 2: no store reads", id="scheme"),
-            pytest.param({"url": ["a"], "size": ["big"]}, "column size is string, not int64", id="size"),
+            pytest.param({"url": ["a"], "size": [True]}, "column size is bool, not a number of bytes", id="size"),
         ],
     )
     def test_bad(self, tree: Path, columns: dict[str, Any], said: str) -> None:
