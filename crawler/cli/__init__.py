@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from difflib import SequenceMatcher
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+_NEAR = 0.6
+"""Similarity from which a name is suggested for another. click compares the hyphens, too: --foo is near --job to it."""
+
 _GOES_ON = "what was walked is in the catalogue, the same command goes on from there"
 
 
@@ -48,8 +52,7 @@ def main() -> NoReturn:
         with suppress(BrokenPipeError):
             sys.stdout.flush()  # while we can still say what is wrong with it
     except (click.UsageError, UsageError) as error:
-        message = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        code = fail(message, 2)
+        code = fail(_message(error), 2)
     except (click.Abort, KeyboardInterrupt):
         code = fail("interrupted", 130)
     except CrawlerError as error:
@@ -58,6 +61,16 @@ def main() -> NoReturn:
         code = fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
     _settle_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _message(error: click.UsageError | UsageError) -> str:
+    """Return what an error of usage says; of the options that click suggests, only those whose names are near."""
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        given = error.option_name.lstrip("-")
+        near = {name: SequenceMatcher(None, given, name.lstrip("-")).ratio() for name in error.possibilities}
+        names = [name for name, ratio in near.items() if ratio >= _NEAR]
+        error = click.NoSuchOption(error.option_name, possibilities=names, ctx=error.ctx)
+    return error.format_message() if isinstance(error, click.UsageError) else str(error)
 
 
 def _settle_output() -> None:

@@ -265,6 +265,37 @@ class TestWrongUsage:
         assert said in ended.fault
         assert not Path("b").exists(), "no catalogue is made"
 
+    @pytest.mark.parametrize(
+        ("option", "said"),
+        [
+            ("--foo", "No such option '--foo'."),
+            ("--xyz=1", "No such option '--xyz'."),
+            ("--workrs", "No such option '--workrs'. Did you mean '--workers'?"),
+            ("--catalog", "--catalogue"),
+        ],
+    )
+    def test_suggests_only_options_of_near_names(self, crawler: Run, option: str, said: str) -> None:
+        fault = crawler("index", "a", "-c", "b", option).fault
+        assert said in fault
+        assert ("mean" in fault) is (said not in {"No such option '--foo'.", "No such option '--xyz'."})
+
+    @pytest.mark.parametrize(
+        ("cost", "said"),
+        [
+            ("usd_per_gb=-1", "usd_per_gb must be a number from 0 up, not -1"),
+            ("usd_per_gb=nan", "usd_per_gb must be a number from 0 up, not nan"),
+            ("usd_per_gb=inf", "usd_per_gb must be a number from 0 up, not inf"),
+            ("usd_per_gb=cheap", "usd_per_gb must be a number, not cheap"),
+            ("usd_per_gb=", "usd_per_gb must be a number, not nothing"),
+            ("usd_per_gb", "K=V is expected, such as usd_per_gb=0.02, not usd_per_gb"),
+            ("usd_per_tb=1", "there is no cost usd_per_tb: there are usd_per_request, "),
+        ],
+    )
+    def test_cost_says_what_is_wrong(self, crawler: Run, cost: str, said: str) -> None:
+        ended = crawler("index", "a", "-c", "b", "--cost", cost)
+        assert ended.code == 2
+        assert ended.fault.startswith(f"Invalid value for '--cost': {said}")
+
 
 class TestFailures:
     def test_missing_folder(self, crawler: Run) -> None:
