@@ -24,6 +24,7 @@ import crawler
 from crawler.cli import estimate, options
 from crawler.cli.clusters import client_of
 from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
+from crawler.text import counted, plural
 
 if TYPE_CHECKING:
     from crawler.headers import HeaderUnit
@@ -219,11 +220,12 @@ def _code_of(report: Report) -> int:
     if report.nothing_found and not report.removed:
         return fail(report.nothing_found, 1)
     if report.files and report.walked["unreadable"] == report.listed:
-        return fail(f"none of {report.listed:,} files could be read; the first: {report.first_error}", 1)
+        return fail(f"none of {counted(report.listed, 'file')} could be read; the first: {report.first_error}", 1)
     if report.withheld:
         return fail(
-            f"{report.withheld:,} files of the catalogue were not found again and were kept, since they are more than "
-            "a tenth of it; if they are really gone, --allow-removals removes them",
+            f"{counted(report.withheld, 'file')} of the catalogue {plural(report.withheld, 'was', 'were')} not found "
+            "again: nothing is removed, since that is more than a tenth of the catalogue; --allow-removals removes "
+            "what is really gone",
             1,
         )
     return 0
@@ -301,13 +303,14 @@ def info(catalogue: str, version: int | None, catalogue_options: dict[str, Any])
     print(f"{one_line(opened.url, limit=2000)} version {opened.version}")
     for table in ("files", "hdus", "cards"):
         parts = opened.snapshot.of(table)
-        print(f"  {table:6} {parts.rows:>14,} rows  {screen.size(parts.size):>10} in {len(parts):,} Parquet files")
+        rows, held = f"{parts.rows:>14,} {plural(parts.rows, 'row'):4}", counted(len(parts), "Parquet file")
+        print(f"  {table:6} {rows}  {screen.size(parts.size):>10} in {held}")
     kinds = opened.sql("SELECT status, count(*) AS files FROM files GROUP BY status ORDER BY files DESC, status")
     for kind in kinds.to_pylist():
-        print(f"  {kind['files']:>21,} files {one_line(kind['status'])}")
+        print(f"  {kind['files']:>21,} {plural(kind['files'], 'file'):5} {one_line(kind['status'])}")
     span = opened.sql("SELECT count(DISTINCT crawl) AS crawls, max(walked_at) AS latest FROM files").to_pylist()[0]
     if span["latest"] is not None:
-        print(f"  walked by {span['crawls']:,} runs, the latest on {span['latest']:%Y-%m-%d at %H:%M} UTC")
+        print(f"  walked by {counted(span['crawls'], 'run')}, the latest on {span['latest']:%Y-%m-%d at %H:%M} UTC")
 
 
 @commands.command()
@@ -363,7 +366,7 @@ def vacuum(catalogue: str, now: bool, catalogue_options: dict[str, Any]) -> None
     from crawler.catalogue.vacuum import vacuum as clean
 
     done = clean(catalogue, now=now, storage_options=catalogue_options)
-    print(f"deleted {done.deleted:,} files, {screen.size(done.bytes)}")
+    print(f"deleted {counted(done.deleted, 'file')}, {screen.size(done.bytes)}")
 
 
 @commands.command()
