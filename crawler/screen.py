@@ -25,6 +25,7 @@ from crawler.catalogue.runs import Run
 from crawler.errors import CrawlerError
 from crawler.report import Report
 from crawler.stores.urls import one_line
+from crawler.text import counted
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -75,9 +76,9 @@ class Progress:
         # Since the crawl began: a cluster's start is not its speed. What came last counts until more comes.
         seconds = report.seconds
         done = report.files + report.skipped + report.vanished
-        total = f"{report.listed:,}" + ("" if report.listing_ended else "+")
-        parts = [f"{done:,} of {total} files", f"{report.files / max(seconds, 1e-9):,.0f} files/s"]
-        parts += [f"{report.requests:,} requests", size(report.bytes_read)]
+        total = counted(report.listed, "file") if report.listing_ended else f"{report.listed:,}+ files"
+        parts = [f"{done:,} of {total}", f"{report.files / max(seconds, 1e-9):,.0f} files/s"]
+        parts += [counted(report.requests, "request"), size(report.bytes_read)]
         parts += [f"{count:,} {status}" for status, count in sorted(report.walked.items()) if status != "ok"]
         if not report.listing_ended or not done:
             parts.append(clock(time.monotonic() - self._begun))
@@ -171,27 +172,29 @@ def summary(report: Report) -> str:
         lines.append(f"listing    of {report.listed_at:%Y-%m-%d %H:%M} UTC, left by a run that did not end (--relist)")
     if report.files or not report.skipped:
         rate = f", {report.files / report.seconds:,.0f} files/s" if report.seconds else ""
-        lines.append(f"walked     {report.files:,} files in {clock(report.seconds)}{rate}")
+        lines.append(f"walked     {counted(report.files, 'file')} in {clock(report.seconds)}{rate}")
         kinds = [f"{count:,} {status}" for status, count in _by_count(report)]
         if kinds:
             lines.append(f"           {', '.join(kinds)}")
-        lines.append(f"found      {report.hdus:,} HDUs, {report.cards:,} cards")
+        lines.append(f"found      {counted(report.hdus, 'HDU')}, {counted(report.cards, 'card')}")
         each = report.requests / report.files if report.files else 0
-        lines.append(f"read       {size(report.bytes_read)} in {report.requests:,} requests, {each:.1f} a file")
+        requests = counted(report.requests, "request")
+        lines.append(f"read       {size(report.bytes_read)} in {requests}, {each:.1f} a file")
     if report.retries:
         faults = ", ".join(f"{count:,} {kind}" for kind, count in report.retries.most_common())
-        lines.append(f"again      {report.retries.total():,} requests ({faults})")
+        lines.append(f"again      {counted(report.retries.total(), 'request')} ({faults})")
     if report.usd:
         lines.append(f"cost       ${report.usd:,.4f} at the store's prices")
     lines += [f"quoted     {line}" for line in report.quoted]
     if report.skipped:
-        lines.append(f"unchanged  {report.skipped:,} files")
+        lines.append(f"unchanged  {counted(report.skipped, 'file')}")
     if report.vanished:
-        lines.append(f"vanished   {report.vanished:,} files, deleted since they were listed")
+        lines.append(f"vanished   {counted(report.vanished, 'file')}, deleted since the listing")
     if report.removed:
-        lines.append(f"removed    {report.removed:,} files that are gone")
+        lines.append(f"removed    {counted(report.removed, 'file that is gone', 'files that are gone')}")
     if report.withheld:
-        lines.append(f"kept       {report.withheld:,} files that were not found again")
+        kept = counted(report.withheld, "file that was not found again", "files that were not found again")
+        lines.append(f"kept       {kept}")
     lines.append(f"catalogue  {one_line(report.catalogue, limit=2000)} (version {report.version})")
     return "\n".join(lines)
 
@@ -227,7 +230,7 @@ def print_rows(rows: TextRows, *, width: int | None = None) -> None:
         table.add_row(*(Text(_cell(value)) for value in row))
     terminal.print(table)
     if count > len(shown):
-        terminal.print(f"{count - len(shown):,} more rows: add a LIMIT, or --csv for all of them")
+        terminal.print(f"{counted(count - len(shown), 'more row')}: add a LIMIT, or --csv for all of them")
 
 
 def print_csv(rows: TextRows, out: TextIO | None = None) -> None:
@@ -250,7 +253,7 @@ def size(count: int) -> str:
         if value < 1000 or unit == "TB":
             break
         value /= 1000
-    return f"{count:,} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
+    return counted(count, "byte") if unit == "bytes" else f"{value:.3g} {unit}"
 
 
 def clock(seconds: float) -> str:

@@ -27,6 +27,7 @@ from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import EndOfFile, HeaderWalker, Limits
 from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
+from crawler.text import plural
 
 _STREAM_READ = 2 * 2**20
 """Longest read of a compressed file, in bytes; what one walk of a compressed file holds is about three times this."""
@@ -279,7 +280,7 @@ class FileWalk:
                     found = span.start + len(data) if data else (yield from self._find_size(span.start))
                     self.ref = replace(self.ref, size=found)
                 elif span.start + len(data) < min(span.stop, self.ref.size):
-                    said = f"the answer broke off after {len(data)} bytes"
+                    said = f"the answer broke off after {len(data)} {plural(len(data), 'byte')}"
                     self._fault = StoreUnavailableError(self.ref.url, said, "short-body")
                     break
             came.append(data)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from difflib import SequenceMatcher
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -23,6 +24,7 @@ import crawler
 from crawler.cli import estimate, options
 from crawler.cli.clusters import client_of
 from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
+from crawler.text import counted, plural
 
 if TYPE_CHECKING:
     from crawler.headers import HeaderUnit
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+_NEAR = 0.6
+"""Similarity from which a name is suggested for another. click compares the hyphens, too: --foo is near --job to it."""
+
 _GOES_ON = "what was walked is in the catalogue, the same command goes on from there"
 
 
@@ -48,8 +53,7 @@ def main() -> NoReturn:
         with suppress(BrokenPipeError):
             sys.stdout.flush()  # while we can still say what is wrong with it
     except (click.UsageError, UsageError) as error:
-        message = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        code = fail(message, 2)
+        code = fail(_message(error), 2)
     except (click.Abort, KeyboardInterrupt):
         code = fail("interrupted", 130)
     except CrawlerError as error:
@@ -58,6 +62,16 @@ def main() -> NoReturn:
         code = fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
     _settle_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _message(error: click.UsageError | UsageError) -> str:
+    """Return what an error of usage says; of the options that click suggests, only those whose names are near."""
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        given = error.option_name.lstrip("-")
+        near = {name: SequenceMatcher(None, given, name.lstrip("-")).ratio() for name in error.possibilities}
+        names = [name for name, ratio in near.items() if ratio >= _NEAR]
+        error = click.NoSuchOption(error.option_name, possibilities=names, ctx=error.ctx)
+    return error.format_message() if isinstance(error, click.UsageError) else str(error)
 
 
 def _settle_output() -> None:
@@ -212,15 +226,17 @@ def _shortcoming(report: Report) -> str | None:
     if report.nothing_found and not report.removed:
         return report.nothing_found
     if report.files and report.walked["unreadable"] == report.listed:
-        return f"none of {report.listed:,} files could be read; the first: {report.first_error}"
+        return f"none of {counted(report.listed, 'file')} could be read; the first: {report.first_error}"
     if report.vanished and report.vanished == report.listed - report.skipped:
         return (
-            f"all {report.vanished:,} files to walk were deleted since they were listed; the same command lists again"
+            f"all {counted(report.vanished, 'file')} to walk were deleted since the listing; run the same command "
+            "again to list again"
         )
     if report.withheld:
         return (
-            f"{report.withheld:,} files of the catalogue were not found again and were kept, since they are more than "
-            "a tenth of it; if they are really gone, --allow-removals removes them"
+            f"{counted(report.withheld, 'file')} of the catalogue {plural(report.withheld, 'was', 'were')} not found "
+            "again: nothing is removed, since that is more than a tenth of the catalogue; --allow-removals removes "
+            "the rows of files that no longer exist"
         )
     return None
 
@@ -297,13 +313,14 @@ def info(catalogue: str, version: int | None, catalogue_options: dict[str, Any])
     print(f"{one_line(opened.url, limit=2000)} version {opened.version}")
     for table in ("files", "hdus", "cards"):
         parts = opened.snapshot.of(table)
-        print(f"  {table:6} {parts.rows:>14,} rows  {screen.size(parts.size):>10} in {len(parts):,} Parquet files")
+        rows, held = f"{parts.rows:>14,} {plural(parts.rows, 'row'):4}", counted(len(parts), "Parquet file")
+        print(f"  {table:6} {rows}  {screen.size(parts.size):>10} in {held}")
     kinds = opened.sql("SELECT status, count(*) AS files FROM files GROUP BY status ORDER BY files DESC, status")
     for kind in kinds.to_pylist():
-        print(f"  {kind['files']:>21,} files {one_line(kind['status'])}")
+        print(f"  {kind['files']:>21,} {plural(kind['files'], 'file'):5} {one_line(kind['status'])}")
     span = opened.sql("SELECT count(DISTINCT crawl) AS crawls, max(walked_at) AS latest FROM files").to_pylist()[0]
     if span["latest"] is not None:
-        print(f"  walked by {span['crawls']:,} runs, the latest on {span['latest']:%Y-%m-%d at %H:%M} UTC")
+        print(f"  walked by {counted(span['crawls'], 'run')}, the latest on {span['latest']:%Y-%m-%d at %H:%M} UTC")
 
 
 @commands.command()
@@ -359,7 +376,7 @@ def vacuum(catalogue: str, now: bool, catalogue_options: dict[str, Any]) -> None
     from crawler.catalogue.vacuum import vacuum as clean
 
     done = clean(catalogue, now=now, storage_options=catalogue_options)
-    print(f"deleted {done.deleted:,} files, {screen.size(done.bytes)}")
+    print(f"deleted {counted(done.deleted, 'file')}, {screen.size(done.bytes)}")
 
 
 @commands.command()

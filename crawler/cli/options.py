@@ -17,6 +17,7 @@ import click
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs, Goal
 from crawler.job_file import read_job_file
+from crawler.stores.urls import one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -220,13 +221,17 @@ def _cost(text: str) -> tuple[str, float]:
     click.BadParameter
         There is no such cost, or no such number.
     """
-    name, _, written = text.partition("=")
+    name, equals, written = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"K=V is expected, such as usd_per_gb=0.02, not {one_line(text)}")
+    if name not in _COSTS:
+        raise click.BadParameter(f"there is no cost {one_line(name)}: there are {', '.join(_COSTS)}")
     try:
         value = float(written)
     except ValueError:
-        value = -1.0
-    if name not in _COSTS or not 0 <= value < float("inf"):
-        raise click.BadParameter(f"NAME=NUMBER is expected, NAME being one of {', '.join(_COSTS)}")
+        raise click.BadParameter(f"{name} must be a number, not {one_line(written) or 'nothing'}") from None
+    if not 0 <= value < float("inf"):
+        raise click.BadParameter(f"{name} must be a number from 0 up, not {one_line(written)}")
     return name, value
 
 

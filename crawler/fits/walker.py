@@ -22,6 +22,7 @@ from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.structure import parse_hdu
 from crawler.fits.units import CARD, Hdu, Span, find_end, padded
+from crawler.text import plural
 
 WALKER_VERSION = 2
 """Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``).
@@ -259,7 +260,10 @@ class HeaderWalker:
         if size < last.data_offset:
             raise TruncatedError(f"file ends inside the padding of the header of HDU {last.index}", size)
         if size < data_end:
-            raise TruncatedError(f"file ends {data_end - size} bytes before the data of HDU {last.index} do", size)
+            short = data_end - size
+            raise TruncatedError(
+                f"file ends {short} {plural(short, 'byte')} before the data of HDU {last.index} do", size
+            )
         raise TruncatedError(f"file ends inside the padding of HDU {last.index}, its data whole", size)
 
     def _need(self, have: int) -> NeedBytes:

@@ -28,6 +28,7 @@ from crawler.stores import ObjectRef, ObjectStore, as_url
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.stores.rows import batches
 from crawler.stores.urls import S3_SCHEMES, WEB_SCHEMES, below, one_line, printable, readable, scheme_of
+from crawler.text import counted
 
 
 def list_roots(
@@ -147,11 +148,11 @@ class Listing(Iterator[pa.RecordBatch]):
             return f"nothing found in {where}: there are no objects"
         if self._include is None:
             return (
-                f"no FITS files in {where}: {self.seen:,} objects seen, none has a FITS name "
+                f"no FITS files in {where}: {counted(self.seen, 'object')} seen, none has a FITS name "
                 "(*.fits, *.fit, *.fits.gz, ...); use --include"
             )
         globs = one_line(" ".join(self._filter.globs))
-        return f"no files in {where} match: {self.seen:,} objects seen, none passes --include {globs}"
+        return f"no files in {where} match: {counted(self.seen, 'object')} seen, none passes --include {globs}"
 
     def _store(self, url: str) -> ObjectStore:
         scheme = scheme_of(url) or url

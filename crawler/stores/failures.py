@@ -22,6 +22,7 @@ from crawler.errors import (
 )
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.urls import one_line, printable
+from crawler.text import plural
 
 _MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
@@ -153,7 +154,8 @@ def fetched(asked: ObjectRef, span: ByteRange, data: bytes, answer: ObjectRef) -
     if size is not None:
         wanted = max(0, min(span.stop, size) - span.start)
         if len(data) != wanted:
-            raise unavailable(asked.url, f"answer has {len(data)} bytes, {wanted} were asked for", "short-body")
+            got = f"{len(data)} {plural(len(data), 'byte')}"
+            raise unavailable(asked.url, f"answer has {got}, {wanted} were asked for", "short-body")
     return Fetched(
         data,
         ObjectRef(

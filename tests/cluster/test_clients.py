@@ -18,7 +18,6 @@ import dask
 import pytest
 from distributed import Client
 
-from crawler import screen
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import (
     Tls,
@@ -339,9 +338,8 @@ class TestWatching:
         assert ended.code == 2
         assert ended.fault.startswith("--performance-report is of a Dask cluster")
 
-    def test_report_and_dashboard(self, crawler: Run, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_report_and_dashboard(self, crawler: Run, tree: Path) -> None:
         pytest.importorskip("bokeh", reason="draws dashboards")
-        monkeypatch.setattr(screen, "PLAIN_SECONDS", float("inf"))  # a busy machine would print progress, too
         ended = crawler("index", tree, "-c", "made", "--workers", 1, "--performance-report", "report.html")
         assert ended.code == 0, ended.err
         (line,) = without_progress(ended.err)

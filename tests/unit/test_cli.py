@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from distributed import Security
 
-from crawler import __version__, api
+from crawler import __version__, api, screen
 from crawler.catalogue.reader import Catalogue
 from crawler.cli import main
 from crawler.cli.options import merged, nested, read_value
@@ -59,6 +59,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """Return what runs a command in this process, in a folder of its own."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(screen, "PLAIN_SECONDS", float("inf"))  # a busy machine would print progress, too
 
     def run(*args: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["crawler", *map(str, args)])
@@ -165,14 +166,14 @@ class TestRemovals:
         (tree / "night0" / "exp000.fits").unlink()
         ended = crawler("index", tree, "-c", catalogue, "--workers", 0)
         assert (ended.code, ended.err) == (0, "")
-        assert "removed    1 files that are gone\n" in ended.out
+        assert "removed    1 file that is gone\n" in ended.out
 
     def test_more_than_a_tenth(self, crawler: Run, tree: Path, catalogue: Path) -> None:
         for path in (tree / "night0").iterdir():
             path.unlink()
         ended = crawler("index", tree, "-c", catalogue, "--workers", 0)
         assert ended.code == 1
-        assert ended.fault.startswith("10 files of the catalogue were not found again and were kept")
+        assert ended.fault.startswith("10 files of the catalogue were not found again: nothing is removed")
         assert "--allow-removals" in ended.fault
         assert "kept       10 files that were not found again\n" in ended.out
 
@@ -265,6 +266,37 @@ class TestWrongUsage:
         assert said in ended.fault
         assert not Path("b").exists(), "no catalogue is made"
 
+    @pytest.mark.parametrize(
+        ("option", "said"),
+        [
+            ("--foo", "No such option '--foo'."),
+            ("--xyz=1", "No such option '--xyz'."),
+            ("--workrs", "No such option '--workrs'. Did you mean '--workers'?"),
+            ("--catalog", "--catalogue"),
+        ],
+    )
+    def test_suggests_only_options_of_near_names(self, crawler: Run, option: str, said: str) -> None:
+        fault = crawler("index", "a", "-c", "b", option).fault
+        assert said in fault
+        assert ("mean" in fault) is (said not in {"No such option '--foo'.", "No such option '--xyz'."})
+
+    @pytest.mark.parametrize(
+        ("cost", "said"),
+        [
+            ("usd_per_gb=-1", "usd_per_gb must be a number from 0 up, not -1"),
+            ("usd_per_gb=nan", "usd_per_gb must be a number from 0 up, not nan"),
+            ("usd_per_gb=inf", "usd_per_gb must be a number from 0 up, not inf"),
+            ("usd_per_gb=cheap", "usd_per_gb must be a number, not cheap"),
+            ("usd_per_gb=", "usd_per_gb must be a number, not nothing"),
+            ("usd_per_gb", "K=V is expected, such as usd_per_gb=0.02, not usd_per_gb"),
+            ("usd_per_tb=1", "there is no cost usd_per_tb: there are usd_per_request, "),
+        ],
+    )
+    def test_cost_says_what_is_wrong(self, crawler: Run, cost: str, said: str) -> None:
+        ended = crawler("index", "a", "-c", "b", "--cost", cost)
+        assert ended.code == 2
+        assert ended.fault.startswith(f"Invalid value for '--cost': {said}")
+
 
 class TestFailures:
     def test_missing_folder(self, crawler: Run) -> None:
@@ -278,7 +310,7 @@ class TestFailures:
         Path("data/readme.txt").touch()
         ended = crawler("index", "data", "-c", "made", "--workers", 0)
         assert (ended.code, ended.out) == (1, "")
-        assert "no FITS files in data: 1 objects seen" in ended.fault
+        assert "no FITS files in data: 1 object seen" in ended.fault
         assert "use --include" in ended.fault
 
     @pytest.mark.parametrize("command", ["info", "query", "vacuum"])
@@ -338,7 +370,7 @@ class TestFailures:
             assert server.url("a.fits") in ended.fault
             ended = crawler("index", server.url("a.fits"), "-c", "made", "--workers", 0)
         assert ended.code == 1
-        assert ended.fault.startswith("none of 1 files could be read; the first: ")
+        assert ended.fault.startswith("none of 1 file could be read; the first: ")
 
     def test_disk_full(self, crawler: Run, catalogue: Path) -> None:
         with Path("/dev/full").open("w") as full, outside("info", catalogue, stdout=full) as process:
@@ -402,7 +434,7 @@ class TestCatalogue:
         assert (ended.code, ended.err) == (0, "")
         assert f"files  {TREE_FILES:>14,} rows" in ended.out
         assert "41 files ok" in ended.out
-        assert "walked by 1 runs" in ended.out
+        assert "walked by 1 run, the latest" in ended.out
 
     def test_query_is_csv_in_a_pipe(self, crawler: Run, catalogue: Path) -> None:
         sql = "SELECT keyword, value, integer FROM cards WHERE keyword IN ('LONGNAME', 'EXPTIME') ORDER BY ALL LIMIT 50"

@@ -59,6 +59,23 @@ class TestSummary:
     def test_of_what_was_kept(self) -> None:
         assert "kept       400 files that were not found again\n" in screen.summary(report(skipped=10, withheld=400))
 
+    def test_of_one_of_each(self) -> None:
+        one = report(
+            walked={"ok": 1}, listed=1, hdus=1, cards=1, requests=1, bytes_read=1, seconds=1, skipped=1, removed=1,
+            withheld=1, retries=Counter({"reset": 1}),
+        )  # fmt: skip
+        assert screen.summary(one) == (
+            "walked     1 file in 1.0 s, 1 files/s\n"
+            "           1 ok\n"
+            "found      1 HDU, 1 card\n"
+            "read       1 byte in 1 request, 1.0 a file\n"
+            "again      1 request (1 reset)\n"
+            "unchanged  1 file\n"
+            "removed    1 file that is gone\n"
+            "kept       1 file that was not found again\n"
+            "catalogue  file:///catalogue (version 3)"
+        )
+
     def test_where_nothing_was_found(self) -> None:
         lines = screen.summary(report(removed=5)).splitlines()
         assert lines[0] == "walked     0 files in 0.0 s"
@@ -103,6 +120,10 @@ class TestTable:
         out = capsys.readouterr().out
         assert out.count("x" * 119 + "…") == 200
         assert "50 more rows: add a LIMIT, or --csv" in out
+
+    def test_of_one_row_more_than_is_shown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        screen.print_rows(rows_of(pa.table({"n": ["x"] * 201})))
+        assert "\n1 more row: add a LIMIT" in capsys.readouterr().out
 
     def test_of_no_rows(self, capsys: pytest.CaptureFixture[str]) -> None:
         screen.print_rows(rows_of(pa.table({"n": pa.array([], pa.string())})))
@@ -182,7 +203,7 @@ class TestProgress:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (2_345_678, "2.35 MB"), (10**15, "1e+03 TB")],
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1 kB"), (2_345_678, "2.35 MB"), (10**15, "1e+03 TB")],
 )
 def test_size(count: int, text: str) -> None:
     assert screen.size(count) == text

@@ -167,7 +167,8 @@ def test_truncated_where_the_store_tells_no_size(missing: int) -> None:
     store = BytesStore(content, tells="nothing")
     result = walk(store)
     assert result.status == "truncated"
-    assert result.error == f"file ends {missing} bytes before the data of HDU 1 do (byte {len(content)})"
+    short = "1 byte" if missing == 1 else f"{missing} bytes"
+    assert result.error == f"file ends {short} before the data of HDU 1 do (byte {len(content)})"
     assert result.ref.size == len(content)
     assert result.requests == len(store.asked) < 25
 

@@ -262,7 +262,7 @@ DATA = image_hdu((3000,))  # a block of header, 3000 bytes of data, 2760 bytes o
         case("before the data", DATA[:BLOCK], 1, TruncatedError,
              "file ends 3000 bytes before the data of HDU 0 do (byte 2880)"),
         case("inside the data", DATA[: BLOCK + 2999], 1, TruncatedError,
-             "file ends 1 bytes before the data of HDU 0 do (byte 5879)"),
+             "file ends 1 byte before the data of HDU 0 do (byte 5879)"),
         case("after the data: no padding", DATA[: BLOCK + 3000], 1, TruncatedError,
              "file ends inside the padding of HDU 0, its data whole (byte 5880)"),
         case("inside the padding", PRIMARY + image_hdu((3000,), xtension="IMAGE")[:-1],
