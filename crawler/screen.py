@@ -50,6 +50,7 @@ class Progress:
         self._console = console
         self._report: Report | None = None
         self._begun = self._last_line = time.monotonic()
+        self._stopping = False
 
     @contextmanager
     def shown(self) -> Iterator[Progress]:
@@ -64,13 +65,22 @@ class Progress:
         """Take the report as it stands now."""
         self._report = report
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._last_line >= PLAIN_SECONDS:
+        if self._console.is_terminal:
+            return
+        asked_to_stop = report.stopping is not None and not self._stopping
+        if asked_to_stop or now - self._last_line >= PLAIN_SECONDS:
+            self._stopping = report.stopping is not None
             self._last_line = now
             with suppress(OSError):  # standard error may be closed, and the crawl goes on
                 self._console.print(self._line(), soft_wrap=True, highlight=False)
 
     def _line(self) -> Text:
         report = self._report
+        if report is not None and report.stopping is not None:
+            return Text(
+                f"stopping: waiting at most {report.stopping:.0f} s for requests in flight; "
+                "press Ctrl-C again to stop now"
+            )
         if report is None or not report.listed:
             return Text(f"listing, {clock(time.monotonic() - self._begun)}")
         # Since the crawl began: a cluster's start is not its speed. What came last counts until more comes.
@@ -93,7 +103,7 @@ class JsonLog:
     """What happens in a crawl, as JSON objects on lines of their own, for machines.
 
     Each has ``time`` (UTC, ISO 8601), ``event`` (``begun``, ``listed``, ``committed``, ``walking`` every ten seconds,
-    ``lost`` and ``ended``), the crawl's id, and the counts of its report so far.
+    ``lost``, ``stopping`` and ``ended``), the crawl's id, and the counts of its report so far.
 
     Parameters
     ----------
@@ -120,7 +130,8 @@ class JsonLog:
     def __call__(self, report: Report) -> None:
         """Take the report as it stands now."""
         self._report = report
-        now = {"begun": True, "listed": report.listing_ended, "committed": report.version, "lost": report.lost}
+        now: dict[str, Any] = {"begun": True, "listed": report.listing_ended, "committed": report.version}
+        now |= {"lost": report.lost, "stopping": report.stopping}
         changed = [event for event, value in now.items() if value and value != self._told.get(event)]
         self._told = now
         for event in changed:

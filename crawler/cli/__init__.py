@@ -7,10 +7,13 @@ says why in one line; 2 wrong usage; 130 interrupted, what was done being commit
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
+import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -24,6 +27,7 @@ import crawler
 from crawler.cli import estimate, options
 from crawler.cli.clusters import client_of
 from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
+from crawler.interrupts import interruptible
 from crawler.text import counted, plural
 
 if TYPE_CHECKING:
@@ -41,6 +45,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _NEAR = 0.6
 """Similarity from which a name is suggested for another. click compares the hyphens, too: --foo is near --job to it."""
 
+INTERRUPTED = 130
+"""Exit code after SIGINT or SIGTERM."""
+
+_READERS = {"walk", "partition", "listing", "spool", "lister"}
+"""Names of the threads that wait for stores."""
+
 _GOES_ON = "what was walked is in the catalogue, the same command goes on from there"
 
 
@@ -49,18 +59,21 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as of standard error: no locale lacks a way to write text
     try:
-        code = commands(prog_name="crawler", standalone_mode=False)
+        with interruptible():
+            code = commands(prog_name="crawler", standalone_mode=False)
         with suppress(BrokenPipeError):
             sys.stdout.flush()  # while we can still say what is wrong with it
     except (click.UsageError, UsageError) as error:
         code = fail(_message(error), 2)
     except (click.Abort, KeyboardInterrupt):
-        code = fail("interrupted", 130)
+        code = fail("interrupted", INTERRUPTED)
     except CrawlerError as error:
         code = fail(str(error), 1)
     except OSError as error:
         code = fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
     _settle_output()
+    if code == INTERRUPTED:
+        _leave_readers(code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -72,6 +85,19 @@ def _message(error: click.UsageError | UsageError) -> str:
         names = [name for name, ratio in near.items() if ratio >= _NEAR]
         error = click.NoSuchOption(error.option_name, possibilities=names, ctx=error.ctx)
     return error.format_message() if isinstance(error, click.UsageError) else str(error)
+
+
+def _leave_readers(code: int) -> None:
+    """End the process at once if threads of an interrupted run still wait for a store.
+
+    Python would not wait for them, and a request that ends while Python closes its interpreter makes the storage
+    library abort the process.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would log each task of Dask that was interrupted
+    if any(thread.name in _READERS for thread in threading.enumerate()):
+        atexit._run_exitfuncs()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _settle_output() -> None:
@@ -178,6 +204,7 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
     arguments = options.with_job_file(job_file, given)
 
     from crawler import api, screen
+    from crawler.report import Interrupted
 
     cluster = {name: arguments.pop(name) for name in list(arguments) if name in options.OF_CLUSTER - {"workers"}}
     workers = 0 if cluster else arguments.setdefault("workers", os.cpu_count() or 1)
@@ -190,6 +217,8 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
     with shown.shown() as progress:
         try:
             report = api.index(**arguments, client=client, progress=progress)
+        except Interrupted as interrupted:
+            report = interrupted.report
         except StoreDownError as error:
             return fail(f"{error}; {_GOES_ON}", 1)
     with suppress(BrokenPipeError):  # the exit code is that of the crawl, whether its summary is read or not
@@ -214,7 +243,7 @@ def _teller(log_json: bool) -> Callable[[str], None]:
 def _code_of(report: Report) -> int:
     """Say what a crawl could not do, if anything, and return the exit code."""
     if report.interrupted:
-        return fail(f"interrupted; {_GOES_ON}", 130)
+        return fail(f"interrupted; {_GOES_ON}", INTERRUPTED)
     if report.stopped:
         return fail(f"{report.stopped}; {_GOES_ON}", 1)
     reason = _shortcoming(report)
