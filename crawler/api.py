@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crawler.catalogue.log import CatalogueLog
-from crawler.errors import CatalogueError, UsageError
+from crawler.errors import CatalogueError
 from crawler.executors import InProcess
-from crawler.fits.policy import Goal, prices, read_policy
-from crawler.job import CrawlJob
+from crawler.fits.policy import Goal
+from crawler.job import CrawlJob, build_job, check_count
 from crawler.listing import list_roots
 from crawler.quoting import compared, fingerprint_of, kept_quote
 from crawler.report import Report
 from crawler.run import Crawl
 from crawler.stores import Adapter, open_store
-from crawler.stores.urls import scheme_of
-from crawler.walk import Scope
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -110,35 +107,24 @@ def index(
     ClusterError
         The cluster was lost.
     """
-    roots = (roots,) if isinstance(roots, str) else tuple(roots)
-    if not roots:
-        raise UsageError("there is nothing to index: name a folder, a file or a URL")
-    if workers < 0:
-        raise UsageError("workers cannot be negative")
-    if min(concurrency or 1, max_hdus or 1) < 1 or 0 in (concurrency, max_hdus):
-        raise UsageError("concurrency and max_hdus must be at least 1")
-    for name, limit in (
-        ("max_requests_per_second", max_requests_per_second),
-        ("max_usd", max_usd),
-        ("file_timeout", file_timeout),
-    ):
-        if limit is not None and not 0 < limit < float("inf"):
-            raise UsageError(f"{name} must be a number above 0")
-    job = CrawlJob(
-        roots=roots,
-        catalogue=_for_workers(catalogue),
-        include=None if include is None else tuple(include),
-        exclude=tuple(exclude),
-        storage_options=dict(storage_options or {}),
-        catalogue_options=dict(catalogue_options or {}),
-        adapter=store,
+    processes = check_count("workers", workers, least=0) or 0
+    job = build_job(
+        roots,
+        catalogue,
+        include=include,
+        exclude=exclude,
         concurrency=concurrency,
-        allow_removals=allow_removals,
-        relist=relist,
-        scope=Scope(policy=read_policy(optimize, costs), max_hdus=max_hdus, timeout=file_timeout or Scope().timeout),
-        costs=prices(optimize, costs),
+        optimize=optimize,
+        costs=costs,
+        max_hdus=max_hdus,
         max_requests_per_second=max_requests_per_second,
         max_usd=max_usd,
+        file_timeout=file_timeout,
+        storage_options=storage_options,
+        catalogue_options=catalogue_options,
+        allow_removals=allow_removals,
+        relist=relist,
+        store=store,
     )
     _check(job)
 
@@ -149,7 +135,7 @@ def index(
     if callable(client):
         with client() as started:
             return _beside_quote(job, _crawled(job, started, 0, tell))
-    return _beside_quote(job, _crawled(job, client, workers, tell))
+    return _beside_quote(job, _crawled(job, client, processes, tell))
 
 
 def _beside_quote(job: CrawlJob, report: Report) -> Report:
@@ -159,11 +145,6 @@ def _beside_quote(job: CrawlJob, report: Report) -> Report:
             quote = kept_quote(CatalogueLog(job.catalogue, job.catalogue_options).folder, fingerprint_of(job))
             report.quoted = [] if quote is None else compared(quote, report)
     return report
-
-
-def _for_workers(catalogue: str) -> str:
-    """Return a local folder as a path that does not begin at this process's working folder: workers have others."""
-    return catalogue if not catalogue or scheme_of(catalogue) else str(Path(catalogue).expanduser().absolute())
 
 
 def _check(job: CrawlJob) -> None:

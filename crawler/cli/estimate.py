@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _ELSEWHERE = (options.OF_CLUSTER - {"workers"}) | {
     "allow_removals",
-    "file_timeout",
     "max_usd",
 }
 """What job files say of a run that changes nothing of what it takes."""

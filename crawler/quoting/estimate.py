@@ -20,11 +20,11 @@ from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.rewrite import MERGE_FROM
 from crawler.context import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from crawler.crawl import is_unchanged, load_indexed_rows
-from crawler.errors import CatalogueError, CrawlerError, UsageError
+from crawler.errors import CatalogueError, CrawlerError
 from crawler.fits.layouts import product_of
-from crawler.fits.policy import Costs, Goal, read_policy
+from crawler.fits.policy import Goal
 from crawler.fits.units import CARD
-from crawler.job import CrawlJob
+from crawler.job import CrawlJob, build_job, check_count
 from crawler.listing import Listing, list_roots, partitions
 from crawler.quoting.hours import Work, hours_of
 from crawler.quoting.kept import fingerprint_of, keep_quote
@@ -37,7 +37,6 @@ from crawler.quoting.strata import Strata
 from crawler.report import Report
 from crawler.stores import Adapter, ObjectRef, open_store
 from crawler.stores.urls import scheme_of
-from crawler.walk import Scope
 
 SAMPLE = 400
 """Files that are walked, where nothing else is asked for."""
@@ -61,6 +60,7 @@ def estimate(
     storage_options: Mapping[str, Any] | None = None,
     catalogue_options: Mapping[str, Any] | None = None,
     max_requests_per_second: float | None = None,
+    file_timeout: float | None = None,
     store: Adapter = "auto",
     sample: int = SAMPLE,
     max_keys: int | None = None,
@@ -77,7 +77,9 @@ def estimate(
         What it holds unchanged is not counted. The quote is kept there, for `crawler.index` to compare with.
     workers : int, optional
         Processes that would crawl; one a core of this machine by default, and one for 0.
-    include, exclude, concurrency, optimize, costs, max_hdus, storage_options, catalogue_options, store
+    include, exclude, concurrency, optimize, costs, max_hdus, file_timeout, store
+        As of `crawler.index`.
+    storage_options, catalogue_options
         As of `crawler.index`.
     max_requests_per_second : float, optional
         Of all workers together.
@@ -102,26 +104,23 @@ def estimate(
     CrawlerError
         There are no files, or none of the sample can be read.
     """
-    roots = (roots,) if isinstance(roots, str) else tuple(roots)
-    if not roots:
-        raise UsageError("there is nothing to estimate: name a folder, a file or a URL")
-    if any(one is not None and one < 1 for one in (concurrency, max_hdus, max_keys, sample)):
-        raise UsageError("concurrency, max_hdus, sample and max_keys must be at least 1")
-    if workers is not None and workers < 0:
-        raise UsageError("workers cannot be negative")
-    policy = read_policy(optimize, costs)
-    job = CrawlJob(
-        roots=roots,
-        catalogue=catalogue or "",
-        include=None if include is None else tuple(include),
-        exclude=tuple(exclude),
-        storage_options=dict(storage_options or {}),
-        catalogue_options=dict(catalogue_options or {}),
-        adapter=store,
+    sample = check_count("sample", sample) or SAMPLE
+    max_keys = check_count("max_keys", max_keys)
+    workers = check_count("workers", workers, least=0)
+    job = build_job(
+        roots,
+        catalogue,
+        include=include,
+        exclude=exclude,
         concurrency=concurrency,
-        scope=Scope(policy=policy, max_hdus=max_hdus),
-        costs=Costs(**(costs or {})),
+        optimize=optimize,
+        costs=costs,
+        max_hdus=max_hdus,
         max_requests_per_second=max_requests_per_second,
+        file_timeout=file_timeout,
+        storage_options=storage_options,
+        catalogue_options=catalogue_options,
+        store=store,
     )
     folder = None
     if catalogue is not None:

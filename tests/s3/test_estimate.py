@@ -126,6 +126,18 @@ class TestCommand:
         assert "transfer $0.0" in lines["dollars"]
         assert " on 4 workers, bound by " in lines["time"]
 
+    def test_file_timeout_is_an_option_of_estimate(self, crawler: Run, server: BucketServer) -> None:
+        store = [f"--storage-option={name}={value}" for name, value in options(server).items()]
+        ended = crawler("estimate", "s3://survey/raw", *store, "--sample", 5, "--file-timeout", 60)
+        assert (ended.code, ended.err) == (0, "")
+
+    def test_transfer_is_priced_where_bytes_are_optimized(self, server: BucketServer) -> None:
+        how: dict[str, Any] = {"sample": 30, "storage_options": options(server)}
+        quote = estimate("s3://survey/raw", optimize="bytes", **how)
+        assert quote.usd_transfer.value == pytest.approx(quote.bytes_read.value * 0.09e-9)
+        free = estimate("s3://survey/raw", optimize="bytes", costs={"usd_per_gb": 0.0}, **how)
+        assert free.usd_transfer.value == 0
+
     def test_nobody_answers(self, crawler: Run, tmp_path: Path) -> None:
         with BucketServer() as gone:
             endpoint = gone.origin
