@@ -86,7 +86,7 @@ def estimate(
     sample : int
         Files that are walked, about.
     max_keys : int, optional
-        Objects after which the listing is broken off. The quote is of those that were listed.
+        Objects after which the listing stops. The quote is of those that were listed.
 
     Returns
     -------
@@ -190,6 +190,7 @@ class _Estimate:
             include=job.include,
             exclude=job.exclude,
             open_store=lambda url: open_store(url, job.options_for(url), adapter=job.adapter),
+            limit=self._max_keys,
         )
         listed = self._listed(listing)
         if not listing.matched:
@@ -205,7 +206,7 @@ class _Estimate:
         listed = _Listed(Strata())
         learning = Learning(self._workers, self._slots)
         products: set[int] = set()
-        cut = partitions(_first(listing, self._max_keys), first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
+        cut = partitions(listing, first=FIRST_PARTITION, growth=GROWTH, size=PARTITION)
         # On another thread, so that whoever interrupts this one need not wait for the store.
         with ahead(cut, _AHEAD, threading.Event()) as todo:
             for number, partition in enumerate(todo):
@@ -292,14 +293,6 @@ class _Estimate:
             return budget.spent(report)
 
         return Interval(charged("value"), charged("low"), charged("high"))
-
-
-def _first(listing: Listing, most: int | None) -> Iterator[pa.RecordBatch]:
-    """Yield what is listed, and nothing after so many objects were seen."""
-    for batch in listing:
-        yield batch
-        if most is not None and listing.seen >= most:
-            return
 
 
 def _total(sample: Sample, what: str) -> Interval:

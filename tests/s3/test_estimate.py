@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import crawler as package
+from crawler.errors import CrawlerError
 from crawler.fits.policy import read_policy
 from crawler.job import CrawlJob
 from crawler.quoting import Quote, estimate, fingerprint_of, kept_quote
@@ -19,6 +20,7 @@ from tests.fits_files import image_hdu
 from tests.s3.bucket_server import BucketServer
 from tests.s3.ceph import Ceph
 from tests.s3.conftest import S3Server
+from tests.servers import RangeServer
 from tests.unit.test_cli import Run, commands
 from tests.unit.test_estimate import RAW, files_of_two_products
 
@@ -94,6 +96,37 @@ class TestQuote:
         limited = estimate("s3://survey", sample=30, storage_options=options(server), **told)
         assert limited.bound == "the requests a second that are allowed"
         assert limited.hours.value == pytest.approx(limited.requests.value / 3600)
+
+
+class TestMaxKeys:
+    @pytest.mark.parametrize(("most", "pages"), [(1, 1), (10, 1), (1000, 1), (1001, 2), (2500, 3)])
+    def test_no_more_pages_are_asked_for_than_hold_the_keys(self, most: int, pages: int) -> None:
+        data = image_hdu((10,))
+        with BucketServer({f"survey/exp{number:05}.fits": data for number in range(12_500)}) as server:
+            quote = estimate("s3://survey", sample=3, max_keys=most, storage_options=options(server))
+            asked = sum("list-type=2" in one.path for one in server.requests)
+        assert (asked, quote.lists) == (pages, pages)
+        assert (quote.listed, quote.files) == (most, most)
+        assert not quote.complete
+
+    def test_listing_of_fewer_keys_is_complete(self, server: BucketServer) -> None:
+        quote = estimate("s3://survey/raw", sample=3, max_keys=RAW + 1, storage_options=options(server))
+        assert (quote.complete, quote.listed) == (True, RAW)
+
+    def test_keys_that_no_filter_takes_count(self) -> None:
+        with BucketServer({f"survey/{number:05}.txt": b"." for number in range(3000)}) as server:
+            with pytest.raises(CrawlerError, match="1,000 objects seen, none has a FITS name"):
+                estimate("s3://survey", max_keys=10, storage_options=options(server))
+            assert sum("list-type=2" in one.path for one in server.requests) == 1
+
+    def test_web_folders_beyond_the_keys_are_not_read(self) -> None:
+        data = image_hdu((10,))
+        names = [f"night{night:02}/exp{number}.fits" for night in range(30) for number in range(5)]
+        with RangeServer(dict.fromkeys(names, data)) as server:
+            quote = estimate(server.url(""), workers=0, max_keys=10)
+            indexes = [one.path for one in server.requests if one.path.endswith("/")]
+        assert (quote.listed, quote.complete) == (10, False)
+        assert len(indexes) == 3
 
 
 class TestCommand:
