@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from crawler.catalogue.log import CatalogueLog
 from crawler.errors import CatalogueError
+from crawler.estimation import compare, fingerprint_of, load_estimate
 from crawler.executors import InProcess
 from crawler.fits.policy import Goal
 from crawler.job import CrawlJob, build_job, check_count
 from crawler.listing import list_roots
-from crawler.quoting import compared, fingerprint_of, kept_quote
 from crawler.report import Report
 from crawler.run import Crawl
 from crawler.stores import Adapter, open_store
@@ -134,16 +134,16 @@ def index(
 
     if callable(client):
         with client() as started:
-            return _beside_quote(job, _crawled(job, started, 0, tell))
-    return _beside_quote(job, _crawled(job, client, processes, tell))
+            return _with_estimate(job, _crawled(job, started, 0, tell))
+    return _with_estimate(job, _crawled(job, client, processes, tell))
 
 
-def _beside_quote(job: CrawlJob, report: Report) -> Report:
-    """Note what a run took beside what was quoted for it, if it was and the run came to its end."""
+def _with_estimate(job: CrawlJob, report: Report) -> Report:
+    """Compare a run that has ended with the estimate for it, if there is one, in the report."""
     if report.files and not (report.interrupted or report.stopped):
         with suppress(CatalogueError):
-            quote = kept_quote(CatalogueLog(job.catalogue, job.catalogue_options).folder, fingerprint_of(job))
-            report.quoted = [] if quote is None else compared(quote, report)
+            saved = load_estimate(CatalogueLog(job.catalogue, job.catalogue_options).folder, fingerprint_of(job))
+            report.estimated = [] if saved is None else compare(saved, report)
     return report
 
 

@@ -50,7 +50,8 @@ REUSED_KEYS, REUSED_HOURS = 100_000, 24.0
 """A listing of so many keys, no older, is gone on with where its run did not end. A smaller one is soon made anew, and
 then has what was added since."""
 
-_LISTERS = 16  # pages that are asked for at once
+LISTERS = 16
+"""Pages of a listing that are requested at once."""
 
 _AHEAD = 64  # partitions that wait in memory
 
@@ -100,7 +101,7 @@ class Crawl:
             Nothing can be read of the store any more.
         """
         job = self._job
-        traffic = Traffic(_LISTERS, job.max_requests_per_second, job.patience)
+        traffic = Traffic(LISTERS, job.max_requests_per_second, job.patience)
         listing = list_roots(
             job.roots,
             include=job.include,

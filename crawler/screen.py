@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Generic, Self, TextIO, TypeVar
 
 import pyarrow as pa
 from rich.console import Console
@@ -23,8 +23,11 @@ from rich.text import Text
 
 from crawler.catalogue.runs import Run
 from crawler.errors import CrawlerError
+from crawler.estimation import EstimateProgress
 from crawler.report import Report
 from crawler.stores.urls import one_line
+
+State = TypeVar("State")
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -33,33 +36,40 @@ _MOST_ROWS = 200
 _MOST_WIDTH = 120  # characters of one value in a table
 
 
-class Progress:
-    """Progress of a crawl on standard error: a live line on a terminal, a line now and then elsewhere."""
+class ProgressLine(Generic[State]):
+    """Progress on standard error: a live line on a terminal, and a line every `PLAIN_SECONDS` elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._report: Report | None = None
+        self._state: State | None = None
         self._begun = self._last_line = time.monotonic()
 
     @contextmanager
-    def shown(self) -> Iterator[Progress]:
-        """Show progress while the crawl runs."""
+    def shown(self) -> Iterator[Self]:
+        """Show progress while the block runs."""
         if not self._console.is_terminal:
             yield self
             return
         with Live(console=self._console, get_renderable=self._line, refresh_per_second=4, transient=True):
             yield self
 
-    def __call__(self, report: Report) -> None:
-        """Take the report as it stands now."""
-        self._report = report
+    def __call__(self, state: State) -> None:
+        """Take the present state."""
+        self._state = state
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line >= PLAIN_SECONDS:
             self._last_line = now
             self._console.print(self._line(), soft_wrap=True, highlight=False)
 
     def _line(self) -> Text:
-        report = self._report
+        raise NotImplementedError
+
+
+class Progress(ProgressLine[Report]):
+    """Progress of a crawl."""
+
+    def _line(self) -> Text:
+        report = self._state
         if report is None or not report.listed:
             return Text(f"listing, {clock(time.monotonic() - self._begun)}")
         # Since the crawl began: a cluster's start is not its speed. What came last counts until more comes.
@@ -76,6 +86,19 @@ class Progress:
         else:
             parts.append("finishing")
         return Text(", ".join(parts))
+
+
+class EstimateProgressLine(ProgressLine[EstimateProgress]):
+    """Progress of an estimate."""
+
+    def _line(self) -> Text:
+        state = self._state
+        elapsed = clock(time.monotonic() - self._begun)
+        if state is None:
+            return Text(f"listing, {elapsed}")
+        if not state.sample:
+            return Text(f"listing: {state.seen:,} objects, {state.listed:,} FITS files, {elapsed}")
+        return Text(f"sample: {state.walked:,} of {state.sample:,} files walked, {state.listed:,} listed, {elapsed}")
 
 
 class JsonLog:
@@ -172,7 +195,7 @@ def summary(report: Report) -> str:
         lines.append(f"again      {report.retries.total():,} requests ({faults})")
     if report.usd:
         lines.append(f"cost       ${report.usd:,.4f} at the store's prices")
-    lines += [f"quoted     {line}" for line in report.quoted]
+    lines += [f"estimate   {line}" for line in report.estimated]
     if report.skipped:
         lines.append(f"unchanged  {report.skipped:,} files")
     if report.removed:

@@ -20,6 +20,11 @@ def format_count(value: float) -> str:
     return _scaled(value, _COUNTS) if value >= 999_999.5 else f"{value:,.0f}"
 
 
+def count_of(count: int, noun: str) -> str:
+    """Return a count and its noun, in the plural unless the count is 1: ``1 file``, ``2 files``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_bytes(value: float) -> str:
     """Return a number of bytes, in decimal units."""
     return _scaled(value, _BYTES) if value >= 999.5 else f"{value:,.0f} bytes"

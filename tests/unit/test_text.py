@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from crawler.text import format_bytes, format_count, format_duration, format_interval, format_usd
+from crawler.text import count_of, format_bytes, format_count, format_duration, format_interval, format_usd
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,10 @@ def test_figure_has_three_digits_and_a_unit(form: Callable[[float], str], value:
 )
 def test_interval_names_a_common_unit_once(form: Callable[[float], str], low: float, high: float, text: str) -> None:
     assert format_interval(low, high, form) == text
+
+
+def test_noun_is_singular_for_one_alone() -> None:
+    assert [count_of(count, "file") for count in (0, 1, 2, 1000)] == ["0 files", "1 file", "2 files", "1,000 files"]
 
 
 @pytest.mark.parametrize("form", [format_count, format_bytes, format_usd, format_duration])
