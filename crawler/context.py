@@ -2,17 +2,18 @@
 
 Partitions reach it by the id of their run, since a task of a cluster arrives with nothing but its job. One registry
 keeps the contexts of this process. A context is in the registry from the first partition of its run, or the first
-setting for it, until `release` is called; the executor of the run does that. A worker of a cluster may outlive a driver
-that could not release anything: there, the first partition of another run releases every context that no partition
-uses.
+setting for it, until the executor of the run calls `release`. A worker of a cluster may outlive a driver that could not
+call it: a partition of any other run releases each context that nothing has used for `IDLE_SECONDS`.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -20,18 +21,21 @@ import pyarrow as pa
 from crawler.catalogue.log import first_line
 from crawler.catalogue.reader import Catalogue
 from crawler.errors import CatalogueError, CrawlerError
-from crawler.fits.layouts import Layouts, product_of
-from crawler.flight import Flight, Steps
+from crawler.fits.layouts import NOTHING, Guess, Layouts, product_of
 from crawler.job import CrawlJob
 from crawler.stores import ObjectRef, ObjectStore, Traffic, open_store
 from crawler.stores.urls import scheme_of
-from crawler.walk import FileResult, walk_steps
+from crawler.walk import FileResult, Read, walk_file
+from crawler.walk_pool import Walk, WalkPool
 
 LOCAL_CONCURRENCY = 4
 """Requests in flight to a local disk: reads hardly wait, and more threads only contend."""
 
 REMOTE_CONCURRENCY = 32
 """Requests in flight where every read waits for a network."""
+
+IDLE_SECONDS = 600.0
+"""Seconds without use after which a partition of another run releases a context."""
 
 _COMPRESSED = (".gz", ".bz2")  # a hint: the content of a file tells whether it is compressed
 
@@ -51,6 +55,8 @@ class WorkerContext:
     run_id : str
     users : int
         Blocks of `worker_context` that use this context now.
+    used_at : float
+        When the last of them ended, on the clock of `time.monotonic`.
     writing : threading.Lock
         Held while rows are made and written, which takes several times the memory of the headers.
     """
@@ -58,6 +64,7 @@ class WorkerContext:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.users = 0
+        self.used_at = time.monotonic()
         self.writing = threading.Lock()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -65,7 +72,8 @@ class WorkerContext:
         self._traffic: Traffic | None = None
         self._catalogue: Catalogue | None = None
         self._stores: dict[str, ObjectStore] = {}
-        self._flights: dict[int, tuple[Flight, Layouts]] = {}  # by slots; a file waits for walks of its flight only
+        self._layouts = Layouts()
+        self._pools: dict[int, WalkPool] = {}  # by the number of threads: a run may have local and remote roots
 
     def walk(self, job: CrawlJob, refs: list[ObjectRef], stop: Callable[[], bool]) -> Iterator[FileResult]:
         """Walk files, many at once, and yield their results in the order of ``refs``.
@@ -88,34 +96,42 @@ class WorkerContext:
         local = scheme_of(refs[0].url) == "file"
         slots = job.concurrency or (LOCAL_CONCURRENCY if local else REMOTE_CONCURRENCY)
         with self._lock:
-            if slots not in self._flights:
-                self._flights[slots] = Flight(slots), Layouts()
-            flight, layouts = self._flights[slots]
-        return flight.walk(refs, lambda ref: self._begin(job, layouts, ref), stop)
+            if slots not in self._pools:
+                self._pools[slots] = WalkPool(slots)
+            pool = self._pools[slots]
+        return pool.walk(refs, partial(self._begin, job), stop)
 
-    def _begin(self, job: CrawlJob, layouts: Layouts, ref: ObjectRef) -> tuple[ObjectStore, Steps] | None:
-        """Begin the walk of a file, unless it is better begun when more is known of its product."""
-        store = self.store(job, ref.url)
+    def _begin(self, job: CrawlJob, ref: ObjectRef) -> Walk | None:
+        """Return the walk of a file; None while the first file of its product is walked, whose layout will help."""
         if not job.learn:
-            return store, _guarded(ref, walk_steps(store, ref, job.scope))
+            return partial(self._walk, job, ref)
         product = product_of(ref.url)
         # What is compressed has no places to be learned, and its first walk may take long: nothing waits for that.
-        if layouts.begin(product) or ref.url.lower().endswith(_COMPRESSED):
-            return store, _guarded(ref, self._learning(job, layouts, store, ref, product))
+        if self._layouts.begin(product) or ref.url.lower().endswith(_COMPRESSED):
+            return partial(self._walk_and_learn, job, product, ref)
         return None
 
-    def _learning(self, job: CrawlJob, layouts: Layouts, store: ObjectStore, ref: ObjectRef, product: str) -> Steps:
-        """Walk a file with what is known of its product, and learn from it."""
+    def _walk_and_learn(self, job: CrawlJob, product: str, ref: ObjectRef, read: Read) -> FileResult:
+        """Walk a file with the layouts that are known of its product, and learn from it."""
         try:
-            guess = layouts.guess(product, ref.size)
-            result = yield from walk_steps(store, ref, job.scope, guess)
+            result = self._walk(job, ref, read, self._layouts.guess(product, ref.size))
             if result.compression is not None:
-                layouts.learn_compressed(product)
+                self._layouts.learn_compressed(product)
             elif result.status in {"ok", "partial"} and result.ref.size is not None:
-                layouts.learn(product, result.ref.size, result.hdus)
+                self._layouts.learn(product, result.ref.size, result.hdus)
             return result
         finally:
-            layouts.end(product)
+            self._layouts.end(product)
+
+    def _walk(self, job: CrawlJob, ref: ObjectRef, read: Read, guess: Guess = NOTHING) -> FileResult:
+        """Walk a file. A fault of this program ends one walk, not a run of a hundred million: its row says so."""
+        try:
+            return walk_file(self.store(job, ref.url), ref, job.scope, guess, read=read)
+        except CrawlerError:
+            raise
+        except Exception as error:
+            reason = f"the walk failed ({type(error).__name__}: {error}): please report this, with the file"
+            return FileResult(ref, "crashed", reason)
 
     def load_rows(self, job: CrawlJob, urls: pa.Array) -> list[dict[str, Any]]:
         """Return the rows of some urls in the catalogue, as it was when the run began.
@@ -175,19 +191,10 @@ class WorkerContext:
 
     def close(self) -> None:
         """End the threads of the context."""
-        for flight, _ in self._flights.values():
-            flight.close()
-
-
-def _guarded(ref: ObjectRef, steps: Steps) -> Steps:
-    """Have a fault of this program end one walk, rather than a run of a hundred million: its row asks for a report."""
-    try:
-        return (yield from steps)
-    except CrawlerError:
-        raise
-    except Exception as error:
-        reason = f"the walk failed ({type(error).__name__}: {error}): please report this, with the file"
-        return FileResult(ref, "crashed", reason)
+        with self._lock:
+            pools = [*self._pools.values()]
+        for pool in pools:
+            pool.close()
 
 
 class _Registry:
@@ -204,10 +211,12 @@ class _Registry:
 
     @contextmanager
     def use(self, run_id: str) -> Iterator[WorkerContext]:
-        """Give the context of a run, and release those of other runs that nothing uses."""
+        """Give the context of a run, and release those of other runs that are idle."""
         with self._lock:
-            for other in [key for key, context in self._contexts.items() if key != run_id and not context.users]:
-                self._contexts.pop(other).close()
+            idle_since = time.monotonic() - IDLE_SECONDS
+            for other, context in [*self._contexts.items()]:
+                if other != run_id and not context.users and context.used_at <= idle_since:
+                    self._contexts.pop(other).close()
             context = self._contexts.setdefault(run_id, WorkerContext(run_id))
             context.users += 1
         try:
@@ -215,6 +224,7 @@ class _Registry:
         finally:
             with self._lock:
                 context.users -= 1
+                context.used_at = time.monotonic()
 
     def release(self, run_id: str) -> None:
         """Close and forget the context of a run, if there is one."""

@@ -1,8 +1,8 @@
 """One file: a walker that knows which bytes it wants, and a store that gives them, put together.
 
 A walk is a generator that yields the ranges it wants next and is sent what the store gave for them. So it does not know
-who reads, how many at once, or on which thread: `hdus_of` and `walk_file` read one range after the other, and
-`crawler.flight` reads for many walks at the same time.
+which thread reads, and how many ranges at once: `hdus_of` reads one range after the other, and `walk_file` with the
+function that it is given, such as that of `crawler.walk_pool`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ class Reads(NamedTuple):
 
 Answers: TypeAlias = list[Fetched | StoreError]
 """What the store gave for each range, or why it did not; sent into the walk. What follows an error may be left out."""
+
+Read: TypeAlias = Callable[[ObjectStore, Reads], Answers]
+"""Reads the ranges that a walk wants. Failures of the store are answers; any other error ends the walk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,25 +461,13 @@ def hdus_of(store: ObjectStore, ref: ObjectRef, scope: Scope = Scope()) -> Itera
                 yield step
                 step = next(steps)
             else:
-                step = steps.send(_answers(store, step))
+                step = steps.send(read_in_turn(store, step))
         except StopIteration:
             return
 
 
-def walk_file(store: ObjectStore, ref: ObjectRef, scope: Scope = Scope(), guess: Guess = NOTHING) -> FileResult:
-    """Walk one file, reading one range after the other. See `walk_steps`."""
-    steps = walk_steps(store, ref, scope, guess)
-    try:
-        reads = next(steps)
-        while True:
-            reads = steps.send(_answers(store, reads))
-    except StopIteration as end:
-        result: FileResult = end.value
-        return result
-
-
-def _answers(store: ObjectStore, reads: Reads) -> Answers:
-    """Read one range after the other, up to the first that cannot be."""
+def read_in_turn(store: ObjectStore, reads: Reads) -> Answers:
+    """Read one range after the other, up to the first that fails."""
     answers: Answers = []
     for span in reads.spans:
         try:
@@ -485,3 +476,17 @@ def _answers(store: ObjectStore, reads: Reads) -> Answers:
             answers.append(error)
             break
     return answers
+
+
+def walk_file(
+    store: ObjectStore, ref: ObjectRef, scope: Scope = Scope(), guess: Guess = NOTHING, *, read: Read = read_in_turn
+) -> FileResult:
+    """Walk one file, reading on this thread what ``read`` does not give to others. See `walk_steps`."""
+    steps = walk_steps(store, ref, scope, guess)
+    try:
+        reads = next(steps)
+        while True:
+            reads = steps.send(read(store, reads))
+    except StopIteration as end:
+        result: FileResult = end.value
+        return result

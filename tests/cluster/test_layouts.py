@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,17 +19,15 @@ import pytest
 from crawler import run
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client
-from crawler.context import WorkerContext, release, run_ids
+from crawler.context import release, run_ids
 from crawler.crawl import Receipt, crawl_partition
 from crawler.executors import Executor, InProcess
 from crawler.fits.layouts import Guess, Layouts
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Span
-from crawler.flight import Flight
 from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
-from crawler.stores import ObjectRef
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.walk import Scope, walk_file
 from tests.fits_files import BLOCK, BytesStore, bintable_hdu, entry, groups_hdu, image_hdu, walk_bytes
@@ -325,7 +324,7 @@ class TestSavings:
         assert run_ids() == []
 
 
-def test_partitions_of_two_flights_wait_for_a_product_of_both(
+def test_partitions_of_two_pools_wait_for_a_product_of_both(
     tmp_path: Path, folder: Path, server: RangeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One partition begins on the local disk and ends on the web, the other is on the web alone."""
@@ -343,18 +342,10 @@ def test_partitions_of_two_flights_wait_for_a_product_of_both(
         return may
 
     monkeypatch.setattr(Layouts, "begin", watched)
-    flights: list[Flight] = []
-
-    def new_flight(slots: int) -> Flight:
-        flights.append(Flight(slots))
-        return flights[-1]
-
-    monkeypatch.setattr("crawler.context.Flight", new_flight)
     receipts: list[Receipt] = []
 
     def partition(*urls: str) -> None:
         receipts.append(crawl_partition(job, of(*urls), lambda: False))
-        waiting.set()  # or had no need to
 
     threads = [threading.Thread(target=partition, args=urls, daemon=True) for urls in ((local, scouted), others)]
     try:
@@ -364,17 +355,11 @@ def test_partitions_of_two_flights_wait_for_a_product_of_both(
         assert waiting.wait(20)
         answers.set()
         for thread in threads:
-            thread.join(5)
+            thread.join(20)
         assert sorted(receipt.statuses["ok"] for receipt in receipts) == [2, 3]
-        assert len(flights) == 2
     finally:
         answers.set()
         server.stalled.clear()
-        for flight in flights:  # whoever still waits would wait for ever
-            with flight._lock:
-                flight._wake(flight._slots)
-        for thread in threads:
-            thread.join(20)
         release(job.crawl)
 
 
@@ -383,14 +368,21 @@ def of(*urls: str) -> pa.Table:
     return pa.Table.from_pylist([{"url": url} for url in urls], schema=LISTING_SCHEMA)
 
 
-def test_compressed_files_do_not_wait_for_the_first_of_their_product() -> None:
+@pytest.mark.parametrize("suffix", [".gz", ".BZ2"])
+def test_compressed_files_do_not_wait_for_the_first_of_their_product(tmp_path: Path, suffix: str) -> None:
     """It has no layout to wait for, and its walk reads all of it."""
-    job = CrawlJob(roots=(), catalogue="")
-    context, layouts = WorkerContext(job.crawl), Layouts()
-
-    def begun(suffix: str) -> list[bool]:
-        refs = [ObjectRef(f"file:///night/exp{number}.fits{suffix}") for number in range(3)]
-        return [context._begin(job, layouts, ref) is not None for ref in refs]
-
-    assert begun("") == [True, False, False]
-    assert begun(".gz") == begun(".BZ2") == [True, True, True]
+    job = CrawlJob(roots=(), catalogue=str(tmp_path / "catalogue"))
+    names = [f"exp{number}.fits{suffix}" for number in range(3)]
+    with RangeServer({name: packed(0) for name in names}) as server:
+        answers = server.stall(names[0])
+        walked: list[Receipt] = []
+        urls = of(*map(server.url, names))
+        thread = threading.Thread(target=lambda: walked.append(crawl_partition(job, urls, lambda: False)), daemon=True)
+        thread.start()
+        while len({answer.request.path for answer in [*server.answered]}) < 2:  # of the others, the first being held
+            assert thread.is_alive()
+            time.sleep(0.01)
+        answers.set()
+        thread.join(20)
+        release(job.crawl)
+    assert walked[0].statuses == {"ok": 3}

@@ -16,10 +16,10 @@ from crawler.errors import AccessDeniedError, StoreDownError, StoreUnavailableEr
 from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Span
-from crawler.flight import Flight, Steps
-from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
+from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.traffic import Patience, Patient, Traffic
-from crawler.walk import Scope, walk_file, walk_steps
+from crawler.walk import Scope, walk_file
+from crawler.walk_pool import Walk, WalkPool
 from tests.fits_files import BLOCK, BytesStore, bintable_hdu, image_hdu
 
 URL = "s3://bucket/key"
@@ -505,15 +505,15 @@ class TestWalks:
 
         failures: Counter[str] = Counter()
         made = Traffic(8, draw=draw.random, wait=lambda _: None)
-        flight = Flight(8)
+        pool = WalkPool(8)
         refs = [store.ref(name) for name, store in clean.items()]
 
-        def begin(ref: ObjectRef) -> tuple[ObjectStore, Steps]:
+        def begin(ref: ObjectRef) -> Walk:
             patient = Patient(Unreliable(files[ref.url], random.Random(f"{seed} {ref.url}"), failures), made)
-            return patient, walk_steps(patient, ref, TIGHT, guesses[ref.url])
+            return lambda read: walk_file(patient, ref, TIGHT, guesses[ref.url], read=read)
 
-        walked = list(flight.walk(refs, begin, lambda: False))
-        flight.close()
+        walked = list(pool.walk(refs, begin, lambda: False))
+        pool.close()
 
         assert walked == expected, "to the last byte and request"
         assert {result.status for result in walked} == {"ok", "truncated"}

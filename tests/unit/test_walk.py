@@ -496,7 +496,7 @@ class AtOnce(BytesStore):
     """A store of which one sees which reads were asked for at once."""
 
     def read(self, ref: ObjectRef, guess: Guess = NOTHING, scope: Scope = Scope(TIGHT)) -> list[list[tuple[int, int]]]:
-        """Walk as a flight does, and return what was asked for, round by round."""
+        """Walk, giving all ranges of a round at once; return what was asked for, round by round."""
         rounds = []
         steps = walk_steps(self, ref, scope, guess)
         try:
