@@ -26,6 +26,7 @@ from crawler.errors import CrawlerError
 from crawler.estimation import EstimateProgress
 from crawler.report import Report
 from crawler.stores.urls import one_line
+from crawler.text import format_bytes
 
 State = TypeVar("State")
 
@@ -241,12 +242,7 @@ def print_csv(rows: pa.Table, out: TextIO | None = None) -> None:
 
 def size(count: int) -> str:
     """Return a number of bytes for a person, in decimal units."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{count:,} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
+    return format_bytes(count)
 
 
 def clock(seconds: float) -> str:
