@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from crawler.api import index
     from crawler.catalogue.reader import Catalogue
     from crawler.errors import CrawlerError
+    from crawler.estimation import Estimate, estimate
     from crawler.headers import HeaderUnit, load_headers
-    from crawler.quoting import Quote, estimate
     from crawler.report import Report
 
 __version__ = "0.1.0"
 
-__all__ = ["Catalogue", "CrawlerError", "HeaderUnit", "Quote", "Report", "estimate", "index", "load_headers"]
+__all__ = ["Catalogue", "CrawlerError", "Estimate", "HeaderUnit", "Report", "estimate", "index", "load_headers"]
 
 _HOME = {
     "Catalogue": "crawler.catalogue.reader",
     "CrawlerError": "crawler.errors",
+    "Estimate": "crawler.estimation",
     "HeaderUnit": "crawler.headers",
-    "Quote": "crawler.quoting",
     "Report": "crawler.report",
-    "estimate": "crawler.quoting",
+    "estimate": "crawler.estimation",
     "index": "crawler.api",
     "load_headers": "crawler.headers",
 }

@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crawler.catalogue.log import CatalogueLog
 from crawler.errors import CatalogueError, UsageError
+from crawler.estimation import compare, fingerprint_of, load_estimate
 from crawler.executors import Executor, InProcess
-from crawler.fits.policy import Goal, prices, read_policy
+from crawler.fits.policy import Goal
 from crawler.interrupts import Interrupts, interruptible
-from crawler.job import CrawlJob
+from crawler.job import CrawlJob, build_job, check_count
 from crawler.listing import list_roots
-from crawler.quoting import compared, fingerprint_of, kept_quote
 from crawler.report import Interrupted, Report
 from crawler.run import Crawl
 from crawler.stores import Adapter, open_store
-from crawler.stores.urls import PathOrUrl, scheme_of, text_of, texts_of
+from crawler.stores.urls import PathOrUrl
 from crawler.text import counted
-from crawler.walk import Scope
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -123,34 +121,24 @@ def index(
     ClusterError
         The cluster was lost.
     """
-    roots = texts_of(roots)
-    if not roots:
-        raise UsageError("there is nothing to index: name a folder, a file or a URL")
-    _check_workers(workers)
-    if min(concurrency or 1, max_hdus or 1) < 1 or 0 in (concurrency, max_hdus):
-        raise UsageError("concurrency and max_hdus must be at least 1")
-    for name, limit in (
-        ("max_requests_per_second", max_requests_per_second),
-        ("max_usd", max_usd),
-        ("file_timeout", file_timeout),
-    ):
-        if limit is not None and not 0 < limit < float("inf"):
-            raise UsageError(f"{name} must be a number above 0")
-    job = CrawlJob(
-        roots=roots,
-        catalogue=_for_workers(text_of(catalogue)),
-        include=None if include is None else texts_of(include),
-        exclude=texts_of(exclude),
-        storage_options=dict(storage_options or {}),
-        catalogue_options=dict(catalogue_options or {}),
-        adapter=store,
+    processes = _check_workers(workers)
+    job = build_job(
+        roots,
+        catalogue,
+        include=include,
+        exclude=exclude,
         concurrency=concurrency,
-        allow_removals=allow_removals,
-        relist=relist,
-        scope=Scope(policy=read_policy(optimize, costs), max_hdus=max_hdus, timeout=file_timeout or Scope().timeout),
-        costs=prices(optimize, costs),
+        optimize=optimize,
+        costs=costs,
+        max_hdus=max_hdus,
         max_requests_per_second=max_requests_per_second,
         max_usd=max_usd,
+        file_timeout=file_timeout,
+        storage_options=storage_options,
+        catalogue_options=catalogue_options,
+        allow_removals=allow_removals,
+        relist=relist,
+        store=store,
     )
     _check(job)
 
@@ -163,38 +151,39 @@ def index(
             with client() as started:
                 report = _crawled(job, started, 0, tell, interrupts)
         else:
-            report = _crawled(job, client, workers, tell, interrupts)
+            report = _crawled(job, client, processes, tell, interrupts)
         if interrupts.interrupted:  # the cluster is closed: nothing is left to do
             report.interrupted = True
             raise Interrupted(report)
-    return _beside_quote(job, report)
+    return _with_estimate(job, report)
 
 
-def _check_workers(workers: int) -> None:
-    """Raise `UsageError` for a number of processes that this machine is not asked to start."""
-    if workers < 0:
-        raise UsageError("workers cannot be negative")
+def _check_workers(workers: int) -> int:
+    """Return the number of processes to start on this computer.
+
+    Raises
+    ------
+    UsageError
+        It is no whole number, negative, or more than this computer can reasonably run.
+    """
+    processes = check_count("workers", workers, least=0) or 0
     cores = os.cpu_count() or 1
     most = max(FEW_WORKERS, WORKERS_PER_CORE * cores)
-    if workers > most:
+    if processes > most:
         raise UsageError(
-            f"{workers:,} workers are too many: this machine has {counted(cores, 'core')}, on which at most {most:,} "
+            f"{processes:,} workers are too many: this machine has {counted(cores, 'core')}, on which at most {most:,} "
             "processes are started; a Dask cluster may have more (--scheduler, --cluster)"
         )
+    return processes
 
 
-def _beside_quote(job: CrawlJob, report: Report) -> Report:
-    """Note what a run took beside what was quoted for it, if it was and the run came to its end."""
+def _with_estimate(job: CrawlJob, report: Report) -> Report:
+    """Compare a run that has ended with the estimate for it, if there is one, in the report."""
     if report.files and not (report.interrupted or report.stopped):
         with suppress(CatalogueError):
-            quote = kept_quote(CatalogueLog(job.catalogue, job.catalogue_options).folder, fingerprint_of(job))
-            report.quoted = [] if quote is None else compared(quote, report)
+            saved = load_estimate(CatalogueLog(job.catalogue, job.catalogue_options).folder, fingerprint_of(job))
+            report.estimated = [] if saved is None else compare(saved, report)
     return report
-
-
-def _for_workers(catalogue: str) -> str:
-    """Return a local folder as a path that does not begin at this process's working folder: workers have others."""
-    return catalogue if not catalogue or scheme_of(catalogue) else str(Path(catalogue).expanduser().absolute())
 
 
 def _check(job: CrawlJob) -> None:

@@ -20,19 +20,23 @@ class Budget:
     Parameters
     ----------
     job : CrawlJob
+
+    Attributes
+    ----------
+    is_charged : bool
+        The store charges for requests and transfer. Local disks and web servers do not.
     """
 
     def __init__(self, job: CrawlJob) -> None:
         self._costs: Costs = job.costs
         self._limit = job.max_usd
-        # A disk and most web servers charge nobody.
         charged = any(scheme_of(root.removeprefix("@")) not in {"", "file", "http", "https"} for root in job.roots)
-        self._charged = charged or any(root.startswith("@") for root in job.roots)
+        self.is_charged = charged or any(root.startswith("@") for root in job.roots)
         self._given = 0
 
     def spent(self, report: Report) -> float:
         """Return what a run has spent so far, in dollars."""
-        if not self._charged:
+        if not self.is_charged:
             return 0.0
         costs = self._costs
         requests = report.requests + report.retries.total()
@@ -44,7 +48,7 @@ class Budget:
 
     def allows(self, files: int, report: Report) -> bool:
         """Tell whether so many more files may be handed out, and take them for handed out if so."""
-        if self._limit is not None and self._charged:
+        if self._limit is not None and self.is_charged:
             done = report.files + report.skipped + report.vanished
             each = self._costs.usd_per_request * _REQUESTS_A_FILE
             if report.files:

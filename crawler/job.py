@@ -1,17 +1,21 @@
-"""What to crawl and how: one frozen value that travels to every worker."""
+"""What to crawl and how: one frozen value that travels to every worker, and the one function that builds it."""
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from crawler.fits.policy import Costs
+from crawler.errors import UsageError
+from crawler.fits.policy import Costs, Goal, prices, read_policy
 from crawler.settings import Settings
 from crawler.stores.traffic import Patience
-from crawler.stores.urls import scheme_of
+from crawler.stores.urls import PathOrUrl, scheme_of, text_of, texts_of
 from crawler.walk import Scope
 
 Adapter = Literal["auto", "obstore", "fsspec"]
@@ -105,3 +109,108 @@ class CrawlJob:
         """
         elsewhere = any(root.startswith("@") or scheme_of(root) not in {"", "file"} for root in self.roots)
         return {} if elsewhere and scheme_of(url) == "file" else self.storage_options
+
+
+def build_job(
+    roots: PathOrUrl | Iterable[PathOrUrl],
+    catalogue: PathOrUrl | None,
+    *,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] = (),
+    concurrency: int | None = None,
+    optimize: Goal = "time",
+    costs: Mapping[str, float] | None = None,
+    max_hdus: int | None = None,
+    max_requests_per_second: float | None = None,
+    max_usd: float | None = None,
+    file_timeout: float | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    catalogue_options: Mapping[str, Any] | None = None,
+    allow_removals: bool = False,
+    relist: bool = False,
+    store: Adapter = "auto",
+) -> CrawlJob:
+    """Return the job of a call of `crawler.index` or `crawler.estimate`, whose arguments these are.
+
+    Checks every argument, as far as that needs no look at a store. A local path of the catalogue becomes absolute,
+    since workers have other working folders.
+
+    Raises
+    ------
+    UsageError
+        An argument has a wrong type or value. The message names the argument, and repeats no option of a store.
+    """
+    if store not in get_args(Adapter):
+        raise UsageError(f"store is one of {', '.join(get_args(Adapter))}, not {store!r}")
+    if not isinstance(optimize, str):
+        raise UsageError(f"optimize is one of {', '.join(get_args(Goal))}, not {optimize!r}")
+    max_hdus = check_count("max_hdus", max_hdus)
+    timeout = _check_amount("file_timeout", file_timeout)
+    figures = _check_mapping("costs", costs)
+    return CrawlJob(
+        roots=_check_roots(roots),
+        catalogue=_absolute("" if catalogue is None else text_of(catalogue)),
+        include=None if include is None else _check_globs("include", include),
+        exclude=_check_globs("exclude", exclude),
+        storage_options=_check_mapping("storage_options", storage_options),
+        catalogue_options=_check_mapping("catalogue_options", catalogue_options),
+        adapter=store,
+        concurrency=check_count("concurrency", concurrency),
+        allow_removals=allow_removals,
+        relist=relist,
+        scope=Scope(policy=read_policy(optimize, figures), max_hdus=max_hdus, timeout=timeout or Scope().timeout),
+        costs=prices(optimize, figures),
+        max_requests_per_second=_check_amount("max_requests_per_second", max_requests_per_second),
+        max_usd=_check_amount("max_usd", max_usd),
+    )
+
+
+def check_count(name: str, value: int | None, least: int = 1) -> int | None:
+    """Return an argument that is a whole number or None.
+
+    Raises
+    ------
+    UsageError
+        It is neither, or less than ``least``.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise UsageError(f"{name} must be a whole number, not a value of type {type(value).__name__}")
+    if value < least:
+        raise UsageError(f"{name} must be at least {least}, not {value}")
+    return int(value)
+
+
+def _check_amount(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise UsageError(f"{name} must be a number, not a value of type {type(value).__name__}")
+    if not 0 < value < math.inf:
+        raise UsageError(f"{name} must be a number above 0, not {value}")
+    return float(value)
+
+
+def _check_mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise UsageError(f"{name} must be a mapping, not a value of type {type(value).__name__}")
+    return dict(value or {})
+
+
+def _check_globs(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    globs = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+    if not all(isinstance(glob, str) for glob in globs):
+        raise UsageError(f"{name} must be globs: a string, or a list of strings")
+    return globs
+
+
+def _check_roots(value: PathOrUrl | Iterable[PathOrUrl]) -> tuple[str, ...]:
+    roots = texts_of(value)
+    if not roots:
+        raise UsageError("roots is empty: name a folder, a file or a URL")
+    return roots
+
+
+def _absolute(catalogue: str) -> str:
+    return catalogue if not catalogue or scheme_of(catalogue) else str(Path(catalogue).expanduser().absolute())

@@ -65,8 +65,8 @@ class Report:
         What the store charges for all those requests and bytes, as far as `CrawlJob.costs` tells.
     stopped : str or None
         Why it ended before all was walked, though nobody interrupted it and nothing failed.
-    quoted : list of str
-        What it took beside what was quoted for it, where it was: a line each.
+    estimated : list of str
+        What it took beside the estimate for it, one line for each figure; empty where there is no estimate.
     first_error : str or None
         Of the first file that was unreadable.
     version : int or None
@@ -101,7 +101,7 @@ class Report:
     listing_requests: int = 0
     usd: float = 0.0
     stopped: str | None = None
-    quoted: list[str] = field(default_factory=list)
+    estimated: list[str] = field(default_factory=list)
     first_error: str | None = None
     version: int | None = None
     seconds: float = 0.0

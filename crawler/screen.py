@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Generic, Self, TextIO, TypeVar
 
 from rich import console
 from rich.live import Live
@@ -23,9 +23,12 @@ from rich.text import Text
 from crawler.catalogue.reader import TextRows
 from crawler.catalogue.runs import Run
 from crawler.errors import CrawlerError
+from crawler.estimation import EstimateProgress
 from crawler.report import Report
 from crawler.stores.urls import one_line
-from crawler.text import counted
+from crawler.text import counted, format_bytes
+
+State = TypeVar("State")
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -43,39 +46,54 @@ class Console(console.Console):
         raise BrokenPipeError
 
 
-class Progress:
-    """Progress of a crawl on standard error: a live line on a terminal, a line now and then elsewhere."""
+class ProgressLine(Generic[State]):
+    """Progress on standard error: a live line on a terminal, and a line every `PLAIN_SECONDS` elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._report: Report | None = None
+        self._state: State | None = None
         self._begun = self._last_line = time.monotonic()
         self._stopping = False
 
     @contextmanager
-    def shown(self) -> Iterator[Progress]:
-        """Show progress while the crawl runs."""
+    def shown(self) -> Iterator[Self]:
+        """Show progress while the block runs."""
         if not self._console.is_terminal:
             yield self
             return
         with Live(console=self._console, get_renderable=self._line, refresh_per_second=4, transient=True):
             yield self
 
-    def __call__(self, report: Report) -> None:
-        """Take the report as it stands now."""
-        self._report = report
+    def __call__(self, state: State) -> None:
+        """Take the present state."""
+        self._state = state
         now = time.monotonic()
         if self._console.is_terminal:
             return
-        asked_to_stop = report.stopping is not None and not self._stopping
-        if asked_to_stop or now - self._last_line >= PLAIN_SECONDS:
-            self._stopping = report.stopping is not None
+        if self._is_urgent(state) or now - self._last_line >= PLAIN_SECONDS:
             self._last_line = now
             with suppress(OSError):  # standard error may be closed, and the crawl goes on
                 self._console.print(self._line(), soft_wrap=True, highlight=False)
 
     def _line(self) -> Text:
-        report = self._report
+        raise NotImplementedError
+
+    def _is_urgent(self, state: State) -> bool:
+        """Tell whether a new state is printed at once."""
+        return False
+
+
+class Progress(ProgressLine[Report]):
+    """Progress of a crawl."""
+
+    def _is_urgent(self, state: Report) -> bool:
+        """Tell whether the run was asked to stop since the last state."""
+        urgent = state.stopping is not None and not self._stopping
+        self._stopping = state.stopping is not None
+        return urgent
+
+    def _line(self) -> Text:
+        report = self._state
         if report is not None and report.stopping is not None:
             return Text(
                 f"stopping: waiting at most {report.stopping:.0f} s for requests in flight; "
@@ -97,6 +115,19 @@ class Progress:
         else:
             parts.append("finishing")
         return Text(", ".join(parts))
+
+
+class EstimateProgressLine(ProgressLine[EstimateProgress]):
+    """Progress of an estimate."""
+
+    def _line(self) -> Text:
+        state = self._state
+        elapsed = clock(time.monotonic() - self._begun)
+        if state is None:
+            return Text(f"listing, {elapsed}")
+        if not state.sample:
+            return Text(f"listing: {state.seen:,} objects, {state.listed:,} FITS files, {elapsed}")
+        return Text(f"sample: {state.walked:,} of {state.sample:,} files walked, {state.listed:,} listed, {elapsed}")
 
 
 class JsonLog:
@@ -196,7 +227,7 @@ def summary(report: Report) -> str:
         lines.append(f"again      {counted(report.retries.total(), 'request')} ({faults})")
     if report.usd:
         lines.append(f"cost       ${report.usd:,.4f} at the store's prices")
-    lines += [f"quoted     {line}" for line in report.quoted]
+    lines += [f"estimate   {line}" for line in report.estimated]
     if report.skipped:
         lines.append(f"unchanged  {counted(report.skipped, 'file')}")
     if report.vanished:
@@ -259,12 +290,7 @@ def _values(rows: TextRows) -> Iterator[tuple[Any, ...]]:
 
 def size(count: int) -> str:
     """Return a number of bytes for a person, in decimal units."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return counted(count, "byte") if unit == "bytes" else f"{value:.3g} {unit}"
+    return format_bytes(count)
 
 
 def clock(seconds: float) -> str:

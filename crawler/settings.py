@@ -53,3 +53,10 @@ class Settings:
     reused_keys: int = 100_000
     reused_hours: float = 24.0
     removable: float = 0.1
+
+    def partitions_of(self, files: int) -> int:
+        """Return the number of partitions that a listing of so many files is cut into."""
+        count, size, left = 0, float(self.first_partition), float(files)
+        while left > 0:
+            count, left, size = count + 1, left - size, min(size * self.growth, float(self.partition))
+        return count

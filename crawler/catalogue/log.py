@@ -105,15 +105,8 @@ class CatalogueLog:
         if self.exists():
             self.open()
             return
-        filesystem, path = self.folder.filesystem, self.folder.path
+        self.check_place()
         try:
-            kind = filesystem.get_file_info(path).type.name
-            if kind == "File":
-                raise CatalogueError(self.url, "is a file, not a folder")
-            if kind == "Directory" and self._foreign_entries():
-                raise CatalogueError(
-                    self.url, "is a folder with other things in it and no catalogue; name a new or an empty one"
-                )
             self.folder.make()
             DeltaTable.create(
                 self.folder.log_uri,
@@ -128,6 +121,26 @@ class CatalogueLog:
             if not self.exists():
                 raise CatalogueError(self.url, f"cannot be written: {first_line(error)}") from None
             self.open()  # another run made it first
+
+    def check_place(self) -> None:
+        """Check that a new catalogue can be made in the folder, as far as reading it tells.
+
+        Raises
+        ------
+        CatalogueError
+            The folder is a file, holds other things, or cannot be read.
+        """
+        try:
+            kind = self.folder.filesystem.get_file_info(self.folder.path).type.name
+            foreign = kind == "Directory" and self._foreign_entries()
+        except FAULTS as error:
+            raise CatalogueError(self.url, f"cannot be read: {first_line(error)}") from None
+        if kind == "File":
+            raise CatalogueError(self.url, "is a file, not a folder")
+        if foreign:
+            raise CatalogueError(
+                self.url, "is a folder with other things in it and no catalogue; name a new or an empty one"
+            )
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """Return the files of a version, the latest by default.

@@ -45,10 +45,10 @@ class Guess:
 NOTHING = Guess()
 """What is known of a file whose siblings were not seen."""
 
-_PRODUCTS = 4096
+PRODUCTS = 4096
 """Products that are remembered; those that were not asked for longest are forgotten first."""
 
-_SIZES = 8
+SIZES = 8
 """Layouts of one product that are remembered, by the size of the file."""
 
 _HEADERS = 1000
@@ -145,7 +145,7 @@ class Layouts:
         return known
 
     def _forget(self) -> None:
-        while len(self._products) > _PRODUCTS or (self._spans > _SPANS and len(self._products) > 1):
+        while len(self._products) > PRODUCTS or (self._spans > _SPANS and len(self._products) > 1):
             self._spans -= self._products.popitem(last=False)[1].spans
 
 
@@ -198,7 +198,7 @@ class _Product:
         self.compressed = False
         self._layouts[size] = headers
         self._layouts.move_to_end(size)
-        if len(self._layouts) > _SIZES:
+        if len(self._layouts) > SIZES:
             self._layouts.popitem(last=False)
         self.spans = sum(map(len, self._layouts.values()))
 

@@ -37,6 +37,7 @@ def list_roots(
     include: Sequence[str] | None,
     exclude: Sequence[str],
     open_store: Callable[[str], ObjectStore],
+    limit: int | None = None,
 ) -> Listing:
     """List everything that ``roots`` name.
 
@@ -53,6 +54,9 @@ def list_roots(
         Globs of names to leave out, key files' too.
     open_store : Callable[[str], ObjectStore]
         Called once for each scheme, with a URL of it.
+    limit : int, optional
+        Objects after which the listing stops, before the filter; no more than these are yielded. No page is asked for
+        that is not needed for them.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def list_roots(
     UsageError
         A root that is neither path nor URL, a scheme that no store reads, a glob that cannot be understood.
     """
-    return Listing(roots, include, exclude, open_store)
+    return Listing(roots, include, exclude, open_store, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Listing(Iterator[pa.RecordBatch]):
     matched : int
         Objects yielded so far.
     ended : bool
-        There is no more.
+        There is no more. Stays False where the listing stopped at its limit.
     folders : list of str
         URLs of the folders that are listed, with slashes at their ends; known once the listing has begun, or set to
         what an earlier listing of the same roots knew.
@@ -99,6 +103,7 @@ class Listing(Iterator[pa.RecordBatch]):
         include: Sequence[str] | None,
         exclude: Sequence[str],
         open_store: Callable[[str], ObjectStore],
+        limit: int | None = None,
     ) -> None:
         self.seen = 0
         self.matched = 0
@@ -108,6 +113,7 @@ class Listing(Iterator[pa.RecordBatch]):
         self._filter = NameFilter(DEFAULT_INCLUDE if include is None else include, exclude)
         self._key_filter = NameFilter(("*",) if include is None else include, exclude)
         self._open_store = open_store
+        self._limit = limit
         self._stores: dict[str, ObjectStore] = {}
         named = [root for root in roots if not root.startswith("@")]
         key_files = [root for root in roots if root.startswith("@")]
@@ -124,7 +130,7 @@ class Listing(Iterator[pa.RecordBatch]):
     def __next__(self) -> pa.RecordBatch:
         batch = next(self._batches, None)
         if batch is None:
-            self.ended = True
+            self.ended = not self._is_full()
             raise StopIteration
         return batch
 
@@ -163,8 +169,7 @@ class Listing(Iterator[pa.RecordBatch]):
     def _run(self) -> Iterator[pa.RecordBatch]:
         files, folders = self._told_apart()
         self.folders = [below(root.url) for root in folders]
-        self.seen += len(files)
-        yield from self._counted(batches(files.values()))
+        yield from self._counted(self._files(files))
         named = pa.array(files, type=pa.string())
         listed, others = self._overlaps(folders)
         for root in listed:
@@ -173,11 +178,16 @@ class Listing(Iterator[pa.RecordBatch]):
         for root in self._key_files:
             yield from self._counted(self._from_key_file(root, named))
 
-    def _counted(self, found: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in found:
+    def _counted(self, found: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        while not self._is_full() and (batch := next(found, None)) is not None:
+            if self._limit is not None:
+                batch = batch.slice(0, self._limit - self.matched)
             if batch.num_rows:
                 self.matched += batch.num_rows
                 yield batch
+
+    def _is_full(self) -> bool:
+        return self._limit is not None and self.seen >= self._limit
 
     def _told_apart(self) -> tuple[dict[str, ObjectRef], list[_Root]]:
         """Return the single files, and the folders, that the roots name: one look at each."""
@@ -224,7 +234,7 @@ class Listing(Iterator[pa.RecordBatch]):
         start = len(below(root.url))
         found = False
         try:
-            for batch in self._store(root.url).list(root.url):
+            for batch in self._list(root):
                 found = True
                 if len(named):
                     batch = batch.filter(pc.invert(pc.is_in(batch.column("url"), named)))  # noqa: PLW2901 - less of the same
@@ -243,6 +253,15 @@ class Listing(Iterator[pa.RecordBatch]):
         tells = scheme_of(root.url) in ("file", *WEB_SCHEMES)
         if not (found or tells or root.url.endswith("/") or "/" not in root.url.partition("://")[2]):
             raise ListingError(printable(root.given), "no such object, and none below it")
+
+    def _files(self, files: dict[str, ObjectRef]) -> Iterator[pa.RecordBatch]:
+        for batch in batches(files.values()):
+            self.seen += batch.num_rows
+            yield batch
+
+    def _list(self, root: _Root) -> Iterator[pa.RecordBatch]:
+        store = self._store(root.url)
+        return store.list(root.url) if self._limit is None else store.list(root.url, self._limit - self.seen)
 
     def _takes(self, url: str, prefix: str) -> bool:
         return url.startswith(prefix) and self._filter(readable(url, url[len(prefix) :]))

@@ -91,13 +91,15 @@ class ObjectStore(Protocol):
     Stores are made on the worker from options (`crawler.stores.open_store`) and are never pickled.
     """
 
-    def list(self, url: str) -> Iterator[pa.RecordBatch]:
+    def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield every object below ``url`` as record batches of `LISTING_SCHEMA`.
 
         Parameters
         ----------
         url : str
             A folder or prefix. Objects are yielded in no promised order.
+        limit : int, optional
+            Objects that the caller takes, at most: nothing is read before it is needed for them. More may be yielded.
 
         Raises
         ------

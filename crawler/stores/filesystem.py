@@ -51,7 +51,7 @@ class FsspecStore:
         self._lock = threading.Lock()
         self._opened: dict[tuple[str, str], Any] = {}
 
-    def list(self, url: str) -> Iterator[pa.RecordBatch]:
+    def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield every object below ``url``, folder by folder, sorted in each; one folder's names are held.
 
         A linked folder that contains the link is not entered again.
@@ -61,7 +61,7 @@ class FsspecStore:
         ObjectNotFoundError
             There is no such folder.
         """
-        return batches(self._walk(url))
+        return batches(self._walk(url), limit)
 
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""

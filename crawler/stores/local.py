@@ -59,7 +59,7 @@ class LocalStore:
     replaced is noticed; a replacement that restores all three is not.
     """
 
-    def list(self, url: str) -> Iterator[pa.RecordBatch]:
+    def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield every file below the folder ``url``, in byte order of their paths.
 
         Links are followed, to folders too, but not to a folder that the link itself lies in. A link to
@@ -74,7 +74,7 @@ class LocalStore:
         AccessDeniedError
             It, or a folder below it, cannot be read. The message names it.
         """
-        return _batches(_walk(url))
+        return _batches(_walk(url), limit)
 
     def head(self, url: str) -> ObjectRef:
         """Describe one file. See `crawler.stores.base.ObjectStore.head`."""
@@ -137,9 +137,9 @@ def _etag(status: os.stat_result) -> str:
     return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
-def _batches(files: Iterator[_File]) -> Iterator[pa.RecordBatch]:
+def _batches(files: Iterator[_File], limit: int | None) -> Iterator[pa.RecordBatch]:
     # By columns of plain numbers: objects and datetimes made for each file would cost three times as much.
-    while chunk := list(islice(files, BATCH_ROWS)):
+    while chunk := list(islice(files, min(BATCH_ROWS, limit or BATCH_ROWS))):
         urls, sizes, etags, times = zip(*chunk, strict=True)
         columns = {
             "url": pa.array(urls, type=pa.string()),

@@ -134,13 +134,13 @@ class ObstoreStore:
         self._lock = threading.Lock()
         self._stores: dict[str, Any] = {} if memory is None else {"memory://": memory}
 
-    def list(self, url: str) -> Iterator[pa.RecordBatch]:
+    def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield every object below ``url``. See `crawler.stores.base.ObjectStore.list`.
 
         HTTP has no listing that obstore could read: the fallback reads HTML indexes.
         """
         if scheme_of(url) in WEB_SCHEMES:
-            return self._instead(url).list(url)
+            return self._instead(url).list(url, limit)
         return self._list(url)
 
     def _list(self, url: str) -> Iterator[pa.RecordBatch]:

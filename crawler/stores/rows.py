@@ -14,9 +14,16 @@ BATCH_ROWS = 1_000
 held."""
 
 
-def batches(refs: Iterable[ObjectRef]) -> Iterator[pa.RecordBatch]:
-    """Yield ``refs`` as batches of `LISTING_SCHEMA`, holding one batch at a time."""
+def batches(refs: Iterable[ObjectRef], limit: int | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield ``refs`` as batches of `LISTING_SCHEMA`, holding one batch at a time.
+
+    Parameters
+    ----------
+    refs : iterable of ObjectRef
+    limit : int, optional
+        Rows that the caller takes, at most: no batch has more.
+    """
     refs = iter(refs)
-    while chunk := list(islice(refs, BATCH_ROWS)):
+    while chunk := list(islice(refs, min(BATCH_ROWS, limit or BATCH_ROWS))):
         columns = [pa.array([getattr(ref, f.name) for ref in chunk], type=f.type) for f in LISTING_SCHEMA]
         yield pa.record_batch(columns, schema=LISTING_SCHEMA)

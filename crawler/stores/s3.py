@@ -94,14 +94,15 @@ class S3Store:
         self._endpoint: Endpoint | None = None
         self._provider: Any = None
 
-    def list(self, url: str) -> Iterator[pa.RecordBatch]:
+    def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield every object whose key begins with that of ``url`` and a slash, by many requests at once.
 
         In no order, but as runs of keys that follow each other: first a page of 1,000, then more at a time. An iterator
-        that is closed leaves no request behind.
+        that is closed leaves no request behind. With a limit, one page after the other, each when it is needed.
         """
         # Directory buckets list in no order, and from no other place than the begin ("ListObjectsV2", API Reference).
-        return self._session.list(url, by_ranges=not split(url).bucket.endswith(_DIRECTORY_BUCKET))
+        is_directory = split(url).bucket.endswith(_DIRECTORY_BUCKET)
+        return self._session.list(url, by_ranges=limit is None and not is_directory)
 
     @property
     def list_requests(self) -> int:

@@ -289,9 +289,9 @@ class Patient:
         """Pages of listings that were asked for, each try counted; 0 of stores that do not count them."""
         return int(getattr(self._store, "list_requests", 0))
 
-    def list(self, url: str) -> Iterator[pa.RecordBatch]:
+    def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """See `crawler.stores.base.ObjectStore.list`. Stores that list in pages are patient with each by themselves."""
-        return self._store.list(url)
+        return self._store.list(url, limit)
 
     def head(self, url: str) -> ObjectRef:
         """See `crawler.stores.base.ObjectStore.head`."""

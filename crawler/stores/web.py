@@ -112,7 +112,7 @@ class WebStore:
         self._lock = threading.Lock()
         self._opened: tuple[asyncio.AbstractEventLoop, aiohttp.ClientSession] | None = None
 
-    def list(self, url: str) -> Iterator[pa.RecordBatch]:
+    def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield every object that the HTML index of the folder ``url``, and those of its subfolders, link to.
 
         Only links below ``url`` count, or below what it redirects to. Links with a query string are left
@@ -127,7 +127,7 @@ class WebStore:
         StoreError
             The answer is no HTML page, or folders nest without end.
         """
-        return batches(self._walk(below(url)))
+        return batches(self._walk(below(url)), limit)
 
     def head(self, url: str) -> ObjectRef:
         """Describe one object; of unknown size where the server refuses HEAD (405, 501)."""

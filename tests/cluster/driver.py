@@ -2,11 +2,13 @@
 
 Takes one argument, JSON of
 
-- ``roots``, ``catalogue``, ``workers`` (0 for none), or ``address`` of a scheduler;
+- ``roots``, ``catalogue``, ``workers`` (0 by default), or ``address`` of a scheduler;
 - ``at``: one of `POINTS`; or ``wait``, to print `WALKING` after the first receipt and go on once a signal came;
-- ``number``: the signal comes at this call of the point;
+- ``number``: the signal comes at this call of the point, the first one by default;
+- ``listed``: whether the point waits for the end of the listing before the signal comes;
 - ``signal``: its name, ``SIGKILL`` by default;
-- ``partition``: files of a partition; ``job``: attributes of the job, ``handover``: `executors.HANDOVER_SECONDS`.
+- ``partition``: files of a partition; ``settings`` and ``job``: attributes of `Settings` and of the job;
+- ``handover``: `executors.HANDOVER_SECONDS`.
 
 Prints counts of the report as JSON, if it gets there, ``raised`` being true where KeyboardInterrupt brought it. With an
 address it then waits for a line on standard input, indexes again with the same client, and prints the same again.
@@ -18,9 +20,10 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -28,8 +31,11 @@ import distributed
 
 from crawler import api, commits, crawl, executors, run
 from crawler.catalogue import log, rewrite
+from crawler.catalogue.kept import ListingWriter
 from crawler.cluster import remote_client
+from crawler.job import CrawlJob
 from crawler.report import Interrupted, Report
+from crawler.settings import Settings
 
 POINTS: dict[str, tuple[Any, str, bool]] = {
     "before create": (log.DeltaTable, "create", True),
@@ -55,21 +61,33 @@ POINTS: dict[str, tuple[Any, str, bool]] = {
 WALKING = "walking"
 
 
-def arm(at: str, number: int, name_of_signal: str) -> None:
+def arm(at: str, number: int, name_of_signal: str, listed: bool) -> None:
     """Have this process get a signal at a point."""
     owner, name, before = POINTS[at]
     function: Callable[..., Any] = getattr(owner, name)
     calls = count(1)
+    ended = ListingWriter.end
+    listing_ended = threading.Event()
+
+    def end(*args: Any, **kwargs: Any) -> Any:
+        result = ended(*args, **kwargs)
+        listing_ended.set()
+        return result
+
+    def send() -> None:
+        assert not listed or listing_ended.wait(60), "the listing did not end"
+        os.kill(os.getpid(), signal.Signals[name_of_signal])
 
     def call(*args: Any, **kwargs: Any) -> Any:
         now = next(calls) == number
         if now and before:
-            os.kill(os.getpid(), signal.Signals[name_of_signal])
+            send()
         result = function(*args, **kwargs)
         if now:
-            os.kill(os.getpid(), signal.Signals[name_of_signal])
+            send()
         return result
 
+    setattr(ListingWriter, "end", end)  # noqa: B010 - a method may not be assigned to
     setattr(owner, name, call)
 
 
@@ -78,14 +96,20 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     # Many partitions and many commits of few files.
     size = told.get("partition", 5)
-    run.FIRST_PARTITION, run.GROWTH, run.PARTITION, run.COMMIT_RECEIPTS = size, 1, size, 1
+    small = {"first_partition": size, "growth": 1, "partition": size, "commit_receipts": 1}
+    settings = Settings(**{**small, **told.get("settings", {})})
+    build = api.build_job
+
+    def build_job(*args: Any, **kwargs: Any) -> CrawlJob:
+        return replace(build(*args, **kwargs), settings=settings, **told.get("job", {}))
+
+    api.build_job = build_job
     rewrite.MERGE_FROM = 2
-    api.CrawlJob = partial(api.CrawlJob, **told.get("job", {}))  # type: ignore[misc, assignment]
     executors.HANDOVER_SECONDS = told.get("handover", executors.HANDOVER_SECONDS)
     if told["at"] in POINTS:
-        arm(told["at"], told["number"], told.get("signal", "SIGKILL"))
+        arm(told["at"], told.get("number", 1), told.get("signal", "SIGKILL"), told.get("listed", False))
     if "address" not in told:
-        print(index(told, workers=told["workers"]))
+        print(index(told, workers=told.get("workers", 0)))
         return
     with remote_client(told["address"]) as client:
         print(index(told, client=client), flush=True)

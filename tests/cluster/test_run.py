@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ from crawler.job import CrawlJob
 from crawler.report import Report
 from crawler.run import Crawl
 from crawler.settings import Settings
-from tests.cluster.driven import command, driven
+from tests.cluster.driven import driven
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import parquet_files, same_tables
 

@@ -1,4 +1,4 @@
-"""`crawler.quoting`: its statistics by simulation, its sample, and quotes of local files beside what a crawl takes."""
+"""`crawler.estimation`: statistics by simulation, the sample, and estimates beside what runs of local files take."""
 
 from __future__ import annotations
 
@@ -17,13 +17,22 @@ import pytest
 
 import crawler as package
 from crawler.errors import UsageError
+from crawler.estimation import (
+    Estimate,
+    EstimateProgress,
+    Interval,
+    Spent,
+    compare,
+    estimate,
+    fingerprint_of,
+    load_estimate,
+    save_estimate,
+)
+from crawler.estimation import census as census_module
+from crawler.estimation.census import Census
+from crawler.estimation.saved import ESTIMATES
+from crawler.estimation.statistics import Stratum, quantile, total
 from crawler.job import CrawlJob
-from crawler.quoting import Interval, Quote, Spent, compared, estimate, fingerprint_of, keep_quote, kept_quote
-from crawler.quoting.kept import QUOTES, in_bytes, in_dollars, in_hours, spanned, whole
-from crawler.quoting.learning import Kind, Learning
-from crawler.quoting.sampling import Figures, Sample, strata_of
-from crawler.quoting.statistics import Stratum, quantile, total
-from crawler.quoting.strata import Strata
 from crawler.report import Report
 from crawler.stores import ObjectRef
 from crawler.stores.storage import open_folder
@@ -77,8 +86,8 @@ def heavy_tailed(chance: random.Random) -> Population:
     return [product((min(225, 1 + int(chance.lognormvariate(0.7, 1.25))) for _ in range(2000)), chance)]
 
 
-def quoted(products: Population, chance: random.Random, sample: int = 200) -> list[Interval]:
-    """Return what is quoted for a population, of a sample shared out as `Strata.allotted` does."""
+def estimated(products: Population, chance: random.Random, sample: int = 200) -> list[Interval]:
+    """Estimate a population by a sample in proportion to the files of each product, and three of each at least."""
     files = sum(map(len, products))
     chosen = [chance.sample(costs, max(3, math.ceil(sample * len(costs) / files))) for costs in products]
     return [
@@ -103,170 +112,135 @@ class TestIntervals:
             pytest.param(heavy_tailed, 40, id="heavy-tailed-of-few-files"),
         ],
     )
-    def test_hold_the_truth(self, population: Callable[[random.Random], Population], sample: int) -> None:
+    def test_intervals_hold_the_truth(self, population: Callable[[random.Random], Population], sample: int) -> None:
         held = [0, 0]  # requests, bytes
         for seed in range(POPULATIONS):
             chance = random.Random(seed)
             products = population(chance)
-            for what, span in enumerate(quoted(products, chance, sample)):
+            for what, span in enumerate(estimated(products, chance, sample)):
                 held[what] += math.fsum(one[what] for costs in products for one in costs) in span
         assert min(held) >= LEAST_COVERAGE * POPULATIONS, held
 
-    def test_are_useful(self) -> None:
-        span, _ = quoted(homogeneous(random.Random(1)), random.Random(2))
+    def test_intervals_of_uniform_products_are_narrow(self) -> None:
+        span, _ = estimated(homogeneous(random.Random(1)), random.Random(2))
         assert (span.high - span.low) / span.value < 0.1
 
-    def test_are_of_no_width_only_where_every_file_was_walked(self) -> None:
+    def test_interval_without_width_means_every_file_was_walked(self) -> None:
         alike = total([Stratum(1000, [2.0] * 30, unlike=9.0)])
         assert alike.value == 2000
         assert alike.low < 2000 < alike.high
-        assert total([Stratum(30, [2.0] * 30, unlike=9.0)]) == Interval.exactly(60)
+        assert total([Stratum(30, [2.0] * 30, unlike=9.0)]) == Interval.exact(60)
 
-    def test_of_alike_files_allow_for_what_thirty_of_them_cannot_exclude(self) -> None:
-        """The rule of three: one file in ten may be another, and only then is it a surprise not to have seen it."""
+    def test_interval_of_equal_files_allows_for_unlike_ones(self) -> None:
+        """Rule of three: thirty equal files do not exclude that one file in ten is unlike them."""
         alike = total([Stratum(10**6, [2.0] * 30, unlike=9.0)])
         assert 2e6 + 7e6 / 30 < alike.high < 2e6 + 7e6 * 3 / 10
 
-    def test_of_a_model_have_a_width_even_so(self) -> None:
-        span = total([Stratum(30, [2.0] * 30, unlike=9.0)], model=3.0)
-        assert span.low < 60 - 3 < 60 + 3 < span.high
+    def test_slack_widens_both_ends(self) -> None:
+        assert total([Stratum(30, [2.0] * 30, unlike=9.0)], slack=3.0) == Interval(60, 57, 63)
 
-    def test_never_promise_less_than_a_request_a_file(self) -> None:
-        assert total([Stratum(1000, [1.0, 1.0, 1.0], unlike=90.0)], each=1.0).low == 1000
+    def test_low_end_is_at_least_a_request_for_each_file(self) -> None:
+        assert total([Stratum(1000, [1.0, 1.0, 1.0], unlike=90.0)], least=1000.0).low == 1000
 
-    def test_of_files_that_others_stand_for_are_wider(self) -> None:
+    def test_one_file_in_the_sample_gives_a_wide_interval(self) -> None:
+        span = total([Stratum(50, [2.0], unlike=4.0)])
+        assert span.low < 50
+        assert span.high > 200
+
+    def test_interval_of_borrowed_costs_is_wider(self) -> None:
         costs = [1.0, 2.0, 3.0]
         own, borrowed = (total([Stratum(3, costs, 9.0, borrowed)]) for borrowed in (False, True))
-        assert own == Interval.exactly(6)
+        assert own == Interval.exact(6)
         assert borrowed.low < 6 < borrowed.high
 
     @pytest.mark.parametrize(("freedom", "t"), [(1, 12.706), (4.7, 2.776), (12, 2.179), (30, 2.042), (math.inf, 1.960)])
-    def test_quantiles_are_students(self, freedom: float, t: float) -> None:
+    def test_quantiles_are_those_of_student(self, freedom: float, t: float) -> None:
         assert quantile(freedom) == pytest.approx(t, abs=2e-3)
 
 
-class TestLearning:
-    def test_siblings_of_one_size(self) -> None:
-        worker = Learning(workers=1, slots=4)
-        assert [worker.meet(0, "p", "a.fits", 100).kind for _ in range(3)] == [Kind.FIRST, Kind.KNOWN, Kind.KNOWN]
-
-    def test_nothing_is_guessed_of_a_new_size_by_one_sibling_alone(self) -> None:
-        worker = Learning(workers=1, slots=1)
-        assert [worker.meet(0, "p", "a.fits", size).kind for size in (1, 2, 3, 2)] == [
-            Kind.FIRST,
-            Kind.FIRST,
-            Kind.NEW,
-            Kind.KNOWN,
-        ]
-
-    def test_a_size_is_not_known_before_its_walk_ends(self) -> None:
-        worker = Learning(workers=1, slots=4)
-        worker.meet(0, "p", "a.fits", 1)
-        met = [worker.meet(0, "p", "a.fits", 2) for _ in range(5)]
-        assert [one.kind for one in met] == [Kind.FIRST] * 4 + [Kind.KNOWN]
-        assert [one.crowded for one in met] == [False, True, True, True, False]
-
-    def test_a_size_is_forgotten_after_eight_others(self) -> None:
-        worker = Learning(workers=1, slots=1)
-        for size in range(9):
-            worker.meet(0, "p", "a.fits", size)
-        worker.meet(0, "p", "a.fits", 8)
-        assert worker.meet(0, "p", "a.fits", 0).kind is Kind.NEW
-
-    def test_each_worker_learns_for_itself(self) -> None:
-        workers = Learning(workers=2, slots=4)
-        assert [workers.meet(worker, "p", "a.fits", 1).kind for worker in (0, 1, 0, 1)] == [
-            Kind.FIRST,
-            Kind.FIRST,
-            Kind.KNOWN,
-            Kind.KNOWN,
-        ]
-
-    def test_as_many_compressed_files_are_begun_as_can_be(self) -> None:
-        worker = Learning(workers=1, slots=3)
-        kinds = [worker.meet(0, "p", "a.fits.gz", size).kind for size in range(6)]
-        assert kinds == [Kind.FIRST] * 3 + [Kind.KNOWN] * 3
-
-    def test_files_of_unknown_size_stay_new(self) -> None:
-        worker = Learning(workers=1, slots=1)
-        assert {worker.meet(0, "p", "a.fits", None).kind for _ in range(5)} <= {Kind.FIRST, Kind.NEW}
-
-
-def listed(counts: dict[str, int]) -> Strata:
-    """Return the strata of a listing of so many files of each product, mixed."""
-    strata = Strata()
+def counted(counts: dict[str, int]) -> Census:
+    """Return the census of a listing of some files of each product, mixed."""
+    census = Census()
     left = Counter(counts)
     number = 0
     while left:
-        for product in list(left):
-            strata.add(product, Kind.KNOWN, False, ObjectRef(f"{product}{number}", 1000))
+        for name in list(left):
+            census.add(number // 1000, ObjectRef(f"{name}{number}", 1000))
             number += 1
-            left[product] -= 1
-            if not left[product]:
-                del left[product]
-    return strata
+            left[name] -= 1
+            if not left[name]:
+                del left[name]
+    return census
 
 
-class TestSample:
-    def test_is_the_same_each_time(self) -> None:
+class TestCensus:
+    def test_sample_is_the_same_each_time(self) -> None:
         first, again = (
-            [
-                (group.suffix, kind, [ref.url for ref in group.cells[kind].sample(count)])
-                for group, kind, count in listed({"a.fits": 500, "b.fits": 50}).allotted(40)
-            ]
-            for _ in range(2)
+            [(group.files, [ref.url for ref in group.held[: group.count]]) for group in one.groups(40, 1)]
+            for one in (counted({"a.fits": 500, "b.fits": 50}) for _ in range(2))
         )
         assert first == again
 
-    def test_is_shared_out_by_files_and_leaves_nobody_out(self) -> None:
-        counts = {
-            group.files: count for group, _, count in listed({"a.fits": 900, "b.fits": 90, "c.fits": 2}).allotted(100)
-        }
-        assert counts == {900: 91, 90: 10, 2: 2}
+    def test_sample_is_in_proportion_and_has_files_of_each_product(self) -> None:
+        groups = counted({"a.fits": 900, "b.fits": 90, "c.fits": 2}).groups(100, 1)
+        assert {group.files: group.count for group in groups} == {900: 91, 90: 10, 2: 2}
 
-    def test_is_random(self) -> None:
+    def test_sample_is_random(self) -> None:
         """Each tenth of a listing has its share of the sample."""
-        strata = listed({"a.fits": 20_000})
-        ((group, kind, count),) = strata.allotted(2000)
-        tenths = Counter(int(ref.url.removeprefix("a.fits")) // 2000 for ref in group.cells[kind].sample(count))
+        (group,) = counted({"a.fits": 20_000}).groups(2000, 1)
+        tenths = Counter(int(ref.url.removeprefix("a.fits")) // 2000 for ref in group.held[: group.count])
         assert set(tenths) == set(range(10))
         assert all(140 < share < 260 for share in tenths.values())
 
-    def test_many_products_are_pooled_and_none_is_lost(self) -> None:
-        strata = listed({f"kind{chr(97 + at % 26)}{at}.fits": 3 for at in range(6000)} | {"large.fits": 5000})
-        allotted = list(strata.allotted(400))
-        assert len(strata.groups) <= 50
-        assert sum(group.files for group in strata.groups) == strata.files == 6000 * 3 + 5000
-        assert sum(len(cell.held) for group in strata.groups for cell in group.cells.values()) <= 60_000
-        assert 390 <= sum(count for _, _, count in allotted) <= 600
-        assert any(group.files > 4900 and not group.pooled for group in strata.groups)
-        assert all(len(group.cells[kind].sample(count)) == count for group, kind, count in allotted)
-
-    def test_pooled_files_have_equal_chances(self) -> None:
-        """Those of a product that came early as those of one that came late."""
-        strata = listed({f"kind{chr(97 + at % 26)}{at}.fits": 4 for at in range(5000)})
-        ((group, kind, count),) = [one for one in strata.allotted(400) if one[0].pooled]
-        halves = Counter(int(ref.url.rpartition(".fits")[2]) < 10_000 for ref in group.cells[kind].sample(count))
-        assert abs(halves[True] - halves[False]) < 4 * math.sqrt(count)
-
-    def test_layouts_are_told_apart_by_the_sizes_of_files(self) -> None:
-        """However many of each the sample happens to have."""
-        strata = Strata()
-        for number in range(1000):
-            strata.add("a.fits", Kind.KNOWN, False, ObjectRef(f"a{number}.fits", 9000 if number % 10 else 5000))
-        (group,) = strata.groups
-        short, long = (
-            Figures(size, dict.fromkeys(Kind, requests), dict.fromkeys(Kind, 0.0), 1, 36)
-            for size, requests in ((5000, 2.0), (9000, 7.0))
+    @pytest.mark.parametrize("products", [5999, 6001])
+    def test_small_products_are_pooled_and_none_is_lost(self, monkeypatch: pytest.MonkeyPatch, products: int) -> None:
+        monkeypatch.setattr(census_module, "COUNTED", 6000)
+        census = counted(
+            {"z.fits": 5000} | {f"kind{chr(97 + at % 26)}x{'y' * (at // 26)}.fits": 3 for at in range(products)}
         )
-        sample = Sample(strata=[(group, {Kind.KNOWN: [short] * 20 + [long] * 5})])
-        span = total(*strata_of(sample, "requests")[:1])
-        assert span.value == 100 * 2 + 900 * 7
+        groups = census.groups(400, 2)
+        assert census.products == min(6000, products + 1)
+        assert len(groups) <= 50
+        assert sum(group.files for group in groups) == census.files == products * 3 + 5000
+        assert sum(len(group.held) for group in groups) <= census_module.HELD
+        assert 390 <= sum(group.count for group in groups) <= 600
+        assert any(group.files == 5000 and group.products == 1 for group in groups)
+
+    def test_fewer_files_are_held_than_are_listed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(census_module, "HELD", 100)
+        (group,) = counted({"a.fits": 1000}).groups(400, 1)
+        assert (group.files, len(group.held), group.count) == (1000, 100, 100)
+
+    def test_each_worker_visits_each_product_once(self) -> None:
+        for workers, visits in ((1, 1), (2, 2), (9, 3)):
+            (group,) = counted({"a.fits": 2500}).groups(40, workers)  # in three partitions
+            assert group.visits == visits
+
+    def test_few_large_compressed_files_are_walked(self) -> None:
+        census = Census()
+        for number in range(1000):
+            census.add(0, ObjectRef(f"a{number}.fits.gz", 100_000_000))
+        (group,) = census.groups(400, 1)
+        assert group.count == 20
+
+    def test_repeated_urls_are_counted_each_time(self) -> None:
+        census = Census()
+        for _ in range(3):
+            census.add(0, ObjectRef("s3://bucket/a.fits", 5))
+        assert [group.count for group in census.groups(400, 1)] == [3]
+
+    @pytest.mark.parametrize(("sizes", "suffix", "unlike"), [(1, "fits", 0), (10_000, "fits", 1), (1, "fits.gz", 1)])
+    def test_files_of_unequal_size_are_unlike(self, sizes: int, suffix: str, unlike: float) -> None:
+        census = Census()
+        for number in range(400):
+            census.add(0, ObjectRef(f"s3://bucket/a{number}.{suffix}", 1000 + number % sizes))
+        (group,) = census.groups(40, 1)
+        assert group.unlike() == unlike
 
 
-QUOTE = Quote(
+ESTIMATE = Estimate(
     fingerprint="f" * 32,
-    made="2026-01-01T00:00:00+00:00",
+    estimated_at="2026-01-01T00:00:00+00:00",
     complete=True,
     seen=12,
     listed=11,
@@ -279,40 +253,77 @@ QUOTE = Quote(
     workers=2,
     concurrency=32,
     requests=Interval(1_203_111.0, 1_190_000.0, 1_240_000.0),
-    lists=1,
+    list_requests=1,
     bytes_read=Interval(1e6, 9e5, 1.2e6),
     hdus=Interval(20.0, 20.0, 20.0),
     cards=Interval(200.0, 190.0, 210.0),
     catalogue_bytes=Interval(1e5, 8e4, 1.3e5),
+    charged=True,
     usd_requests=Interval(0.48, 0.47, 0.50),
-    usd_transfer=Interval.exactly(0.0),
+    usd_transfer=Interval.exact(0.0),
     usd_compute=Interval(0.01, 0.004, 0.03),
-    hours=Interval(0.05, 0.02, 0.15),
-    bound="CPU",
+    duration=Interval(180.0, 72.0, 540.0),
+    limited_by="CPU",
+    request_seconds=0.03,
     spent=Spent(4, 12, 1, 40_000, 1e-5, 0.5),
 )
 
 
-class TestQuote:
-    def test_to_json_and_back(self) -> None:
-        assert Quote.from_json(QUOTE.to_json()) == QUOTE
-        assert json.loads(QUOTE.to_json())["requests"]["high"] == 1_240_000
-        assert json.loads(QUOTE.to_json())["usd"]["value"] == pytest.approx(0.49)
+class TestSavedEstimate:
+    def test_json_is_read_back(self) -> None:
+        assert Estimate.from_json(ESTIMATE.to_json()) == ESTIMATE
+        assert json.loads(ESTIMATE.to_json())["requests"]["high"] == 1_240_000
+        assert json.loads(ESTIMATE.to_json())["usd"]["value"] == pytest.approx(0.49)
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"files": 1}', b"\xff", "[" * 100_000])
-    def test_of_no_quote(self, text: str) -> None:
+    def test_other_json_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - whichever json finds
-            Quote.from_json(text)
+            Estimate.from_json(text)
 
-    def test_kept_beside_a_catalogue(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("files", "10"),
+            ("files", True),
+            ("files", None),
+            ("requests", 12),
+            ("requests", {"value": 1, "low": 1}),
+            ("requests", {"value": float("nan"), "low": 1, "high": 2}),
+            ("requests", {"value": 1, "low": 1, "high": float("inf")}),
+            ("requests", {"value": 10**400, "low": 1, "high": 2}),
+            ("statuses", {"ok": "many"}),
+            ("statuses", []),
+            ("spent", {}),
+            ("complete", 1),
+        ],
+    )
+    def test_value_of_a_wrong_type_is_refused(self, name: str, value: object) -> None:
+        text = json.dumps(json.loads(ESTIMATE.to_json()) | {name: value})
+        with pytest.raises(ValueError, match="not an estimate"):
+            Estimate.from_json(text)
+
+    def test_is_found_beside_the_catalogue(self, tmp_path: Path) -> None:
         folder = open_folder(str(tmp_path))
-        assert kept_quote(folder, QUOTE.fingerprint) is None
-        keep_quote(folder, QUOTE)
-        assert kept_quote(folder, QUOTE.fingerprint) == QUOTE
-        (tmp_path / QUOTES / f"{QUOTE.fingerprint}.json").write_text("{")
-        assert kept_quote(folder, QUOTE.fingerprint) is None
+        assert load_estimate(folder, ESTIMATE.fingerprint) is None
+        save_estimate(folder, ESTIMATE)
+        assert load_estimate(folder, ESTIMATE.fingerprint) == ESTIMATE
 
-    def test_fingerprint(self) -> None:
+    @pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff" * 100, b'{"files": 3}', b"other", "a folder"])
+    def test_damaged_or_foreign_file_is_ignored(self, bucket: Path, tmp_path: Path, content: bytes | str) -> None:
+        location = tmp_path / "made"
+        found = estimate(str(bucket), str(location), include=["s*.fits"], workers=0, sample=10)
+        saved = location / ESTIMATES / f"{found.fingerprint}.json"
+        if content == b"other":
+            saved.write_text(ESTIMATE.to_json())
+        elif isinstance(content, bytes):
+            saved.write_bytes(content)
+        else:
+            saved.unlink()
+            saved.mkdir()
+        report = package.index(str(bucket), str(location), include=["s*.fits"])
+        assert (report.files, report.estimated) == (SPECTRA, [])
+
+    def test_fingerprint_depends_on_what_is_read(self) -> None:
         job = CrawlJob(("a", "b"), "c", include=("*.fits", "*.fz"), storage_options={"key": SECRET})
         same = CrawlJob(("b", "a"), "elsewhere", include=("*.fz", "*.fits"), storage_options={"key": "another"})
         assert fingerprint_of(job) == fingerprint_of(same)
@@ -324,39 +335,20 @@ class TestQuote:
         ):
             assert fingerprint_of(other) != fingerprint_of(job)
 
-    def test_compared(self) -> None:
+    def test_run_is_compared_with_it(self) -> None:
         report = Report("id", "c", requests=1_203_111, bytes_read=10**6, hdus=20, cards=200, usd=0.481, seconds=180.0)
         report.walked["ok"] = 10
-        lines = compared(QUOTE, report, catalogue_bytes=99_000)
-        assert lines[:3] == [
-            "files      10 (quoted 10)",
-            "requests   1.2 million (quoted 1.19 to 1.24 million)",
-            "read       1 MB (quoted 900 kB to 1.2 MB)",
+        assert compare(ESTIMATE, report) == [
+            "files     10 (estimate: 10)",
+            "requests  1.2 million (estimate: 1.19 to 1.24 million)",
+            "read      1 MB (estimate: 900 kB to 1.2 MB)",
+            "HDUs      20 (estimate: 20)",
+            "cards     200 (estimate: 190 to 210)",
+            "time      3 min (estimate: 72 s to 9 min)",
+            "cost      $0.48 (estimate: $0.47 to $0.50)",
         ]
-        assert lines[-3:] == [
-            "dollars    $0.48 (quoted $0.47 to $0.50)",
-            "hours      3 minutes (quoted 72 seconds to 9 minutes)",
-            "catalogue  99 kB (quoted 80 to 130 kB)",
-        ]
-        assert "of a part of the files" in compared(replace(QUOTE, complete=False), report)[1]
-
-    @pytest.mark.parametrize(
-        ("shown", "said"),
-        [
-            (whole(999_999), "999,999"),
-            (whole(123_456_789), "123 million"),
-            (in_bytes(999), "999 bytes"),
-            (in_bytes(4.4e10), "44 GB"),
-            (in_dollars(0), "$0.00"),
-            (in_dollars(0.000123), "$0.00012"),
-            (in_dollars(1234.5), "$1,234.50"),
-            (in_hours(12.34), "12.3 hours"),
-            (in_hours(0.0001), "0.36 seconds"),
-            (spanned(Interval(2, 1, 3), whole), "1 to 3"),
-        ],
-    )
-    def test_figures_for_a_person(self, shown: str, said: str) -> None:
-        assert shown == said
+        assert "for a part of the files" in compare(replace(ESTIMATE, complete=False), report)[1]
+        assert not any(line.startswith("cost") for line in compare(replace(ESTIMATE, charged=False), report))
 
 
 RAW, SPECTRA = 120, 60
@@ -387,115 +379,175 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestEstimate:
-    def test_of_every_file(self, bucket: Path, tmp_path: Path) -> None:
-        quote = estimate(str(bucket), workers=0, sample=1000)
+    def test_sample_of_every_file_is_exact_in_rows(self, bucket: Path, tmp_path: Path) -> None:
+        found = estimate(str(bucket), workers=0, sample=1000)
         report = package.index(str(bucket), str(tmp_path / "made"))
-        assert quote.spent.files == quote.files == quote.listed == RAW + SPECTRA
-        assert (quote.products, quote.statuses) == (2, {"ok": RAW + SPECTRA})
-        assert (quote.hdus, quote.cards.value) == (Interval.exactly(report.hdus), report.cards)
-        assert quote.requests.value == pytest.approx(report.requests, rel=0.01)
-        assert quote.bytes_read.value == pytest.approx(report.bytes_read, rel=0.02)
+        assert found.spent.files == found.files == found.listed == RAW + SPECTRA
+        assert (found.products, found.statuses) == (2, {"ok": RAW + SPECTRA})
+        assert (found.hdus, found.cards.value) == (Interval.exact(report.hdus), report.cards)
+        assert found.requests.value == pytest.approx(report.requests, rel=0.02)
+        assert found.bytes_read.value == pytest.approx(report.bytes_read, rel=0.1)
+        assert report.requests in found.requests
+        assert report.bytes_read in found.bytes_read
         stored = sum(one.size for one in package.Catalogue(str(tmp_path / "made")).fragments)
-        assert stored in quote.catalogue_bytes
-        assert report.seconds / 3600 < quote.hours.high
+        assert stored in found.catalogue_bytes
+        assert report.seconds < found.duration.high
 
-    def test_only_the_primary_hdus(self, bucket: Path) -> None:
-        quote = estimate(str(bucket), workers=0, sample=40, max_hdus=1)
-        assert quote.hdus.value == quote.requests.value == RAW + SPECTRA
-        assert quote.statuses == {"partial": quote.spent.files}
+    def test_max_hdus_of_one_is_one_request_a_file(self, bucket: Path) -> None:
+        found = estimate(str(bucket), workers=0, sample=40, max_hdus=1)
+        assert found.hdus.value == found.requests.value == RAW + SPECTRA
+        assert found.statuses == {"partial": found.spent.files}
 
     def test_each_worker_learns_each_product(self, bucket: Path) -> None:
         one, many = (estimate(str(bucket), workers=workers, sample=300) for workers in (1, 3))
         assert many.bytes_read.value > one.bytes_read.value
-        assert many.hours.value < one.hours.value
+        assert many.duration.value < one.duration.value
 
     def test_local_files_cost_no_requests(self, bucket: Path) -> None:
-        quote = estimate(str(bucket), sample=10)
-        assert quote.usd_requests == quote.usd_transfer == Interval.exactly(0.0)
-        assert quote.usd_compute.value > 0
-        assert quote.lists == 0
+        found = estimate(str(bucket), sample=10)
+        assert found.usd_requests == found.usd_transfer == Interval.exact(0.0)
+        assert found.usd_compute.value > 0
+        assert found.list_requests == 0
 
-    def test_a_part_of_the_keys(self, bucket: Path) -> None:
+    def test_max_keys_limit_the_files(self, bucket: Path) -> None:
         assert estimate(str(bucket), sample=10, max_keys=10**6).complete
-        assert not estimate(str(bucket), sample=10, max_keys=1).complete
+        part = estimate(str(bucket), sample=10, max_keys=7)
+        assert (part.complete, part.listed, part.files) == (False, 7, 7)
 
-    def test_files_of_the_catalogue_are_not_counted(self, tmp_path: Path, tree: Path) -> None:
+    def test_unchanged_files_are_not_counted(self, tmp_path: Path, tree: Path) -> None:
         catalogue = str(tmp_path / "made")
         package.index(str(tree), catalogue)
         files = sorted(tree.rglob("exp*.fits"))
         files[3].write_bytes(files[4].read_bytes() + bytes(2880))
-        quote = estimate(str(tree), catalogue)
-        assert (quote.listed, quote.unchanged, quote.files) == (TREE_FILES, TREE_FILES - 1, 1)
+        found = estimate(str(tree), catalogue)
+        assert (found.listed, found.unchanged, found.files) == (TREE_FILES, TREE_FILES - 1, 1)
         files[3].write_bytes(files[4].read_bytes())
         package.index(str(tree), catalogue)
         nothing = estimate(str(tree), catalogue)
         assert (nothing.files, nothing.requests, nothing.catalogue_bytes) == (
             0,
-            Interval.exactly(0),
-            Interval.exactly(0),
+            Interval.exact(0),
+            Interval.exact(0),
         )
 
-    def test_bad_files_are_told(self, tree: Path) -> None:
-        quote = estimate(str(tree), workers=0)
-        assert quote.statuses == {"ok": TREE_FILES - 3, "truncated": 1, "not-fits": 2}
+    def test_bad_files_are_counted(self, tree: Path) -> None:
+        found = estimate(str(tree), workers=0)
+        assert found.statuses == {"ok": TREE_FILES - 3, "truncated": 1, "not-fits": 2}
 
     @pytest.mark.parametrize(
         "wrong",
         [{"sample": 0}, {"max_keys": 0}, {"concurrency": 0}, {"max_hdus": 0}, {"workers": -1}, {"costs": {"x": 1}}],
     )
-    def test_arguments_that_make_no_sense(self, tmp_path: Path, wrong: dict[str, int]) -> None:
+    def test_wrong_argument_is_a_usage_error(self, tmp_path: Path, wrong: dict[str, int]) -> None:
         with pytest.raises(UsageError):
             estimate(str(tmp_path), **wrong)  # type: ignore[arg-type]
 
-    def test_web_files_without_etags(self) -> None:
+    def test_web_files_without_etags_or_sizes_are_estimated(self) -> None:
         data = image_hdu((300_000,)) + image_hdu((300_000,), xtension="IMAGE")
         with RangeServer({f"night/exp{number:03}.fits": data for number in range(30)}) as server:
             server.etags = "none"
-            quote = estimate(server.url("night/"), workers=0, sample=10)
+            found = estimate(server.url("night/"), workers=0, sample=10)
             read = sum(1 for one in server.requests if one.range)
-        assert read == quote.spent.requests
-        assert quote.hdus.value == 60
+        assert read == found.spent.requests
+        assert found.hdus.value == 60
 
-    def test_unreadable_files_are_told(self) -> None:
+    def test_unreadable_file_is_named(self) -> None:
         data = image_hdu((10,))
         with RangeServer({f"exp{number}.fits": data for number in range(8)}) as server:
             server.status["exp3.fits"] = 403
-            quote = estimate(server.url(""), workers=0)
-        assert quote.statuses == {"ok": 7, "unreadable": 1}
-        assert quote.first_error is not None
-        assert "exp3.fits" in quote.first_error
+            found = estimate(server.url(""), workers=0)
+        assert found.statuses == {"ok": 7, "unreadable": 1}
+        assert found.first_error is not None
+        assert "exp3.fits" in found.first_error
+
+    def test_pooled_products_are_estimated(self, tmp_path: Path) -> None:
+        """Each of 60 products has three files; the sample has room for two products apart."""
+        rest = image_hdu((300_000,), xtension="IMAGE", data=bytes(600_000))
+        for at in range(60):
+            name = "".join(chr(97 + int(digit)) for digit in f"{at:02}")
+            for number in range(3):
+                (tmp_path / f"{name}-{number}.fits").write_bytes(image_hdu() + rest * (1 + at % 3))
+        found = estimate(str(tmp_path), workers=0, sample=30)
+        report = package.index(str(tmp_path), str(tmp_path / "made"))
+        assert found.products == 60
+        for actual, span in ((report.requests, found.requests), (report.bytes_read, found.bytes_read)):
+            assert actual in span
+            assert span.low < span.high
+        assert report.hdus in found.hdus
+
+    def test_files_that_all_differ_in_size_are_estimated(self, tmp_path: Path) -> None:
+        for number in range(80):
+            data = bytes(100_000 + 2880 * number)
+            units = [image_hdu(), *[image_hdu((len(data) // 2,), xtension="IMAGE", data=data)] * 3]
+            (tmp_path / f"exp{number:03}.fits").write_bytes(b"".join(units))
+        found = estimate(str(tmp_path), workers=0, sample=20)
+        report = package.index(str(tmp_path), str(tmp_path / "made"))
+        assert report.requests in found.requests
+        assert report.bytes_read in found.bytes_read
+
+    def test_progress_counts_the_listing_and_the_sample(self, bucket: Path) -> None:
+        states: list[EstimateProgress] = []
+        found = estimate(str(bucket), workers=0, sample=20, progress=states.append)
+        assert states[0].sample == states[0].walked == 0
+        assert [one.seen for one in states] == sorted(one.seen for one in states)
+        assert {one.listed for one in states if one.sample} == {RAW + SPECTRA}
+        walked = [one.walked for one in states if one.sample]
+        assert walked == list(range(found.spent.files + 1))
+        assert states[-1].sample == found.spent.files
+
+    def test_catalogue_that_is_a_file_is_refused(self, bucket: Path, tmp_path: Path) -> None:
+        (tmp_path / "made").write_text("notes")
+        with pytest.raises(package.CrawlerError, match="is a file, not a folder"):
+            estimate(str(bucket), str(tmp_path / "made"), sample=5)
+
+    def test_paths_are_taken_for_roots_and_catalogue(self, bucket: Path, tmp_path: Path) -> None:
+        found = estimate(bucket / "spec", tmp_path / "made", sample=5)
+        assert load_estimate(open_folder(str(tmp_path / "made")), found.fingerprint) == found
+
+
+def lines_of(out: str) -> dict[str, str]:
+    """Return the lines of the table by their names; what goes on below a line is part of it."""
+    lines: dict[str, str] = {}
+    for line in out.splitlines():
+        name = line[:10].strip() or list(lines)[-1]
+        lines[name] = f"{lines[name]} {line.strip()}" if name in lines else line[10:].strip()
+    return lines
 
 
 class TestCommand:
-    def test_prints_a_table(self, crawler: Run, bucket: Path) -> None:
+    def test_table_has_a_line_for_each_figure(self, crawler: Run, bucket: Path) -> None:
         ended = crawler("estimate", bucket, "--sample", 20, "--workers", 1)
         assert (ended.code, ended.err) == (0, "")
-        lines = dict(line.split(maxsplit=1) for line in ended.out.splitlines())
-        assert list(lines) == ["listed", "files", "requests", "reads", "dollars", "time", "catalogue", "estimate"]
-        assert lines["listed"] == f"{RAW + SPECTRA} objects, {RAW + SPECTRA} of FITS names"
-        assert lines["time"].endswith("on 1 worker, bound by CPU")
+        assert all(len(line) <= 80 for line in ended.out.splitlines())
+        lines = lines_of(ended.out)
+        assert list(lines) == ["listed", "files", "requests", "read", "store", "time", "workers", "catalogue", "sample"]
+        assert lines["listed"] == f"{RAW + SPECTRA} objects, {RAW + SPECTRA} of them FITS files by name"
+        assert lines["store"].startswith("$0: local disks and web servers charge nothing")
+        assert lines["time"].endswith("on 1 worker, limited by CPU")
         assert list(Path().iterdir()) == []
 
-    def test_keeps_the_quote(self, crawler: Run, bucket: Path) -> None:
+    def test_estimate_is_saved_and_compared(self, crawler: Run, bucket: Path) -> None:
         ended = crawler("estimate", bucket, "--sample", 10, "-c", "made", "--json", "--include", "s*.fits")
-        quote = Quote.from_json(ended.out)
-        assert quote.files == SPECTRA
-        assert kept_quote(open_folder("made"), quote.fingerprint) == quote
-        assert crawler("index", bucket, "-c", "made", "--include", "s*.fits", "--workers", 0).code == 0
+        found = Estimate.from_json(ended.out)
+        assert found.files == SPECTRA
+        assert load_estimate(open_folder("made"), found.fingerprint) == found
+        indexed = crawler("index", bucket, "-c", "made", "--include", "s*.fits", "--workers", 0)
+        assert indexed.code == 0
+        assert f"estimate   files     {SPECTRA} (estimate: {SPECTRA})" in indexed.out
 
-    def test_of_a_job_file(self, crawler: Run, bucket: Path) -> None:
+    def test_job_file_gives_the_roots(self, crawler: Run, bucket: Path) -> None:
         job = f'[crawl]\nroots = ["{bucket}"]\ninclude = ["exp*"]\nallow_removals = true\n[cluster]\nscheduler = "tcp://x:1"\n'
         Path("job.toml").write_text(job)
         ended = crawler("estimate", "--job", "job.toml", "--sample", 10, "--json")
         assert (ended.code, ended.err) == (0, "")
-        assert Quote.from_json(ended.out).files == RAW
+        assert Estimate.from_json(ended.out).files == RAW
 
-    def test_bad_files_of_the_sample(self, crawler: Run, tree: Path) -> None:
-        assert f"sample     of {TREE_FILES} files 2 not-fits, 1 truncated\n" in crawler("estimate", tree).out
+    def test_bad_files_are_named(self, crawler: Run, tree: Path) -> None:
+        assert f"of {TREE_FILES} files: 2 not-fits, 1 truncated" in crawler("estimate", tree).out
 
-    def test_a_part_of_the_keys(self, crawler: Run, bucket: Path) -> None:
+    def test_max_keys_are_noted(self, crawler: Run, bucket: Path) -> None:
         ended = crawler("estimate", bucket, "--sample", 5, "--max-keys", 1)
-        assert "the listing was broken off" in ended.out
+        assert "the listing stopped after 1 object " in ended.out
 
     @pytest.mark.parametrize(
         ("args", "code", "said"),
@@ -513,7 +565,7 @@ class TestCommand:
         assert (ended.code, ended.out) == (code, "")
         assert ended.fault.startswith(said)
 
-    def test_where_no_catalogue_can_be(self, crawler: Run, bucket: Path) -> None:
+    def test_folder_of_other_things_is_refused(self, crawler: Run, bucket: Path) -> None:
         Path("thesis").mkdir()
         Path("thesis/chapter.tex").write_text("...")
         ended = crawler("estimate", bucket, "-c", "thesis")
@@ -521,18 +573,18 @@ class TestCommand:
         assert "other things in it" in ended.fault
         assert [path.name for path in Path("thesis").iterdir()] == ["chapter.tex"]
 
-    def test_none_can_be_read(self, crawler: Run) -> None:
+    def test_unreadable_sample_is_one_line(self, crawler: Run) -> None:
         with RangeServer({"a.fits": image_hdu((10,))}) as server:
             server.status["GET"] = 403
             ended = crawler("estimate", server.url("a.fits"), "-c", "made")
         assert ended.code == 1
-        assert ended.fault.startswith("none of 1 files could be read; the first: ")
+        assert ended.fault.startswith("no file of the sample could be read; the first: ")
         assert not Path("made").exists()
 
     @pytest.mark.parametrize(
         "roots", [pytest.param(["a.fits", "b.fits"], id="while-it-lists"), pytest.param([""], id="while-it-walks")]
     )
-    def test_interrupted(self, tmp_path: Path, roots: list[str]) -> None:
+    def test_interrupt_is_one_line_and_exit_130(self, tmp_path: Path, roots: list[str]) -> None:
         with RangeServer({"a.fits": image_hdu((10,)), "b.fits": image_hdu((20,))}) as server:
             release = server.stall("b.fits")
             urls = [server.url(root) for root in roots]
@@ -545,3 +597,13 @@ class TestCommand:
             release.set()
         assert (process.returncode, out, err.strip()) == (130, b"", b"crawler: interrupted")
         assert not (tmp_path / "made").exists()
+
+    def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
+        self, crawler: Run, bucket: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("crawler.screen.PLAIN_SECONDS", 0.0)
+        ended = crawler("estimate", bucket, "--sample", 10)
+        said = ended.err.splitlines()
+        assert any(line.startswith(f"listing: {RAW + SPECTRA} objects, ") for line in said)
+        assert any(line.startswith("sample: 10 of ") for line in said)
+        assert "sample:" not in ended.out

@@ -133,7 +133,7 @@ class TestScouting:
     def test_of_a_product_that_was_forgotten_under_way_begins_anew(
         self, layouts: Layouts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(layouts_module, "_PRODUCTS", 2)
+        monkeypatch.setattr(layouts_module, "PRODUCTS", 2)
         assert layouts.begin("p")
         assert layouts.begin("q")
         assert layouts.begin("r")  # and p is forgotten
@@ -265,7 +265,7 @@ class TestMemory:
     def test_products_that_were_not_asked_for_longest_are_forgotten(
         self, layouts: Layouts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(layouts_module, "_PRODUCTS", 10)
+        monkeypatch.setattr(layouts_module, "PRODUCTS", 10)
         for number in range(10):
             layouts.learn(f"p{number}", SIZE, A)
         layouts.begin("p0")  # asked for
@@ -360,7 +360,7 @@ def hammered(work: list[Iterator[None]]) -> list[BaseException]:
 @pytest.mark.usefixtures("_threads_change_all_the_time")
 def test_many_threads_hold_together(layouts: Layouts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds small, so that products are forgotten while others learn of them: counts stay right, guesses real."""
-    for name, value in {"_PRODUCTS": 5, "_SIZES": 2, "_SPANS": 20}.items():
+    for name, value in {"PRODUCTS": 5, "SIZES": 2, "_SPANS": 20}.items():
         monkeypatch.setattr(layouts_module, name, value)
     kinds = {SIZE: A, SIZE + 1: B, SIZE + 2: C}
     real = {spans(hdus)[:count] for hdus in kinds.values() for count in range(5)}

@@ -468,3 +468,26 @@ class TestPartitions:
         large = batch([f"s3://bucket/{number:080}" for number in range(1000)])
         first = next(partitions([large], first=1, growth=2.0, size=10))
         assert first.get_total_buffer_size() < 1000
+
+
+class TestLimit:
+    def test_listing_stops_after_the_objects_of_the_limit(self, tmp_path: Path) -> None:
+        for number in range(9):
+            (tmp_path / f"{number}.fits").write_bytes(b"x")
+        for limit, expected in ((1, 1), (8, 8), (9, 9), (10, 9)):
+            found = listing(tmp_path, limit=limit)
+            assert len(urls(found)) == expected
+            assert (found.seen, found.ended) == (expected, limit > 9)
+
+    def test_named_files_folders_and_key_files_share_one_limit(self, tree: Path, tmp_path: Path) -> None:
+        keys = write(tmp_path / "keys.txt", "s3://bucket/x.fits\ns3://bucket/y.fits\n")
+        for limit in range(1, 6):
+            found = listing(tree / "a.fits", tree / "raw/deep", keys, limit=limit)
+            names = [url.rpartition("/")[2] for url in urls(found)]
+            assert names == ["a.fits", "c.FITS.gz", "x.fits", "y.fits"][:limit]
+            assert found.ended == (limit > 4)
+
+    def test_several_named_files_are_cut_at_the_limit(self, tree: Path) -> None:
+        found = listing(tree / "a.fits", tree / "raw/b.fits", limit=1)
+        assert len(urls(found)) == 1
+        assert not found.ended

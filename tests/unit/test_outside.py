@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from crawler.quoting.kept import QUOTES, kept_quote
 from deltalake.transaction import AddAction, RemoveAction
 
 from crawler.catalogue.kept import LISTINGS, ListingWriter, fingerprint
@@ -22,7 +23,6 @@ from crawler.catalogue.vacuum import ORPHAN_HOURS, vacuum
 from crawler.errors import CatalogueError
 from crawler.executors import InProcess
 from crawler.job import CrawlJob
-from crawler.quoting.kept import QUOTES, kept_quote
 from crawler.run import Crawl
 from crawler.stores.base import LISTING_SCHEMA
 from tests.tables import add_objects

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from crawler import screen
 from crawler.catalogue.reader import TextRows
+from crawler.estimation import EstimateProgress
 from crawler.report import Report
 
 HOSTILE = "\x1b[31mred\x07\x9b2J\r\n[bold red]no markup[/] \u202eright to left\ud800".encode(
@@ -208,10 +209,31 @@ class TestProgress:
                 time.sleep(0.05)
         assert "1 of 5+ files" in shown.getvalue()
 
+    def test_estimate_is_live_on_a_terminal(self, shown: io.StringIO) -> None:
+        console = Console(file=shown, force_terminal=True, width=200)
+        with screen.EstimateProgressLine(console).shown() as progress:
+            for state, line in (
+                (EstimateProgress(seen=1200, listed=1000), "listing: 1,200 objects, 1,000 FITS files, "),
+                (EstimateProgress(1200, 1000, sample=400, walked=7), "sample: 7 of 400 files walked, 1,000 listed, "),
+            ):
+                progress(state)
+                until = time.monotonic() + 5
+                while line not in shown.getvalue() and time.monotonic() < until:
+                    time.sleep(0.05)
+                assert line in shown.getvalue()
+
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1 kB"), (2_345_678, "2.35 MB"), (10**15, "1e+03 TB")],
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (2_345_678, "2.35 MB"),
+        (999_999, "1 MB"),
+        (10**15, "1 PB"),
+    ],
 )
 def test_size(count: int, text: str) -> None:
     assert screen.size(count) == text

@@ -1,4 +1,4 @@
-"""Quotes beside what crawls then take, product by product and of all products at once."""
+"""Estimates beside what crawls then take, product by product and of all products at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import crawler
-from crawler.quoting import Interval, estimate
+from crawler.estimation import Interval, estimate
 from tests.benchmarks.markdown import shown, table
 from tests.benchmarks.measure import write_archive, write_bucket
 from tests.benchmarks.nginx import nginx
@@ -20,11 +20,22 @@ FILES = 300
 SHARE = 0.1
 """Of the files of a product, those that are walked."""
 
-_COLUMNS = ("product", "files", "walked", "requests", "quoted", "MB read", "quoted", "cards", "quoted", "catalogue MB")
+_COLUMNS = (
+    "product",
+    "files",
+    "walked",
+    "requests",
+    "estimate",
+    "MB read",
+    "estimate",
+    "cards",
+    "estimate",
+    "catalogue MB",
+)
 
 
 def run(folder: Path, counts: Counts) -> Section:
-    """Quote and crawl a bucket of each product, and all of them together."""
+    """Estimate and crawl a bucket of each product, and all of them together."""
     titles = {write_bucket(folder, name, counts.at_most(FILES)): one.title for name, one in PRODUCTS.items()}
     if archive := write_archive(folder, "opencadc"):
         titles[archive] = "archive files, all different"
@@ -34,13 +45,13 @@ def run(folder: Path, counts: Counts) -> Section:
         for roots, title in [*(([name], title) for name, title in titles.items()), (list(titles), "**together**")]:
             rows.append(_row(server.fast, roots, title, folder / f"catalogue-{len(rows)}", held))
     text = f"""
-Of each product a tenth of {counts.at_most(FILES)} files was walked, of all together 400 files, and then all were
-crawled. Beside what the crawl took is what was quoted, as a share of that, and in brackets its interval; {sum(held)} of
-{len(held)} intervals held it, the others are marked with an exclamation mark.
+The sample of each product was a tenth of {counts.at_most(FILES)} files, that of all together 400 files; then all files
+were crawled. Beside what the crawl took is the estimate as a share of it, and in brackets its 95 % interval.
+{sum(held)} of {len(held)} intervals hold it; the others have an exclamation mark.
 
-{table((*_COLUMNS, "quoted"), rows)}
+{table((*_COLUMNS, "estimate"), rows)}
 """
-    return Section("Quotes and what was taken", text)
+    return Section("Estimates, and what crawls took", text)
 
 
 def _row(endpoint: str, names: Sequence[str], title: str, catalogue: Path, held: list[bool]) -> list[object]:
@@ -48,15 +59,15 @@ def _row(endpoint: str, names: Sequence[str], title: str, catalogue: Path, held:
     roots = [f"s3://{name}" for name in names]
     files = sum(1 for name in names for path in (catalogue.parent / name).rglob("*") if path.is_file())
     sample = 400 if len(names) > 1 else max(20, round(SHARE * files))
-    quote = estimate(roots, workers=0, include=["*"], storage_options=options, sample=sample)
+    estimated = estimate(roots, workers=0, include=["*"], storage_options=options, sample=sample)
     report = crawler.index(roots, str(catalogue), include=["*"], storage_options=options)
     stored = sum(one.size for one in crawler.Catalogue(str(catalogue)).fragments)
-    row: list[object] = [title, report.files, quote.spent.files]
+    row: list[object] = [title, report.files, estimated.spent.files]
     for actual, span, unit in (
-        (report.requests, quote.requests, 1),
-        (report.bytes_read, quote.bytes_read, 1e6),
-        (report.cards, quote.cards, 1),
-        (stored, quote.catalogue_bytes, 1e6),
+        (report.requests, estimated.requests, 1),
+        (report.bytes_read, estimated.bytes_read, 1e6),
+        (report.cards, estimated.cards, 1),
+        (stored, estimated.catalogue_bytes, 1e6),
     ):
         held.append(actual in span)
         row += [actual / unit, _cell(actual, span)]
@@ -64,6 +75,6 @@ def _row(endpoint: str, names: Sequence[str], title: str, catalogue: Path, held:
 
 
 def _cell(actual: float, span: Interval) -> str:
-    """Return a quote as a share of what was taken."""
+    """Return an estimate as a share of what the crawl took."""
     value, low, high = (shown(part / actual) for part in (span.value, span.low, span.high))
     return f"{value} [{low}, {high}]{'' if actual in span else ' !'}"
