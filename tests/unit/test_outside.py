@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from crawler.quoting.kept import QUOTES, kept_quote
 from deltalake.transaction import AddAction, RemoveAction
 
 from crawler.catalogue.kept import LISTINGS, ListingWriter, fingerprint
@@ -21,6 +20,7 @@ from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.runs import Run, keep_run, runs_of
 from crawler.catalogue.vacuum import ORPHAN_HOURS, vacuum
 from crawler.errors import CatalogueError
+from crawler.estimation.saved import ESTIMATES, load_estimate
 from crawler.executors import InProcess
 from crawler.job import CrawlJob
 from crawler.run import Crawl
@@ -154,7 +154,7 @@ class TestFoldersThatAreLinks:
         for folder in (location, other):
             made = CatalogueLog(str(folder)).folder
             keep_run(made, Run("run", {}))
-            made.put(f"{QUOTES}/quote.json", b"{}")
+            made.put(f"{ESTIMATES}/quote.json", b"{}")
             writer = ListingWriter(made, "dead", "print", {})
             writer.close()
         shutil.rmtree(location / request.param)
@@ -226,12 +226,12 @@ class TestFilesThatAreLinks:
 
     def test_of_quotes_are_not_read(self, location: Path, log: CatalogueLog, other: Path) -> None:
         quote = json.dumps({"fingerprint": "x"})
-        log.folder.put(f"{QUOTES}/x.json", quote.encode())
-        self.link(location, other, f"{QUOTES}/x.json")
+        log.folder.put(f"{ESTIMATES}/x.json", quote.encode())
+        self.link(location, other, f"{ESTIMATES}/x.json")
 
         with pytest.raises(OSError, match="not followed"):
-            log.folder.get(f"{QUOTES}/x.json")
-        assert kept_quote(log.folder, "x") is None
+            log.folder.get(f"{ESTIMATES}/x.json")
+        assert load_estimate(log.folder, "x") is None
 
 
 class TestListings:
