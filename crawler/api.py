@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
+from crawler.budget import Budget
 from crawler.catalogue.log import CatalogueLog
 from crawler.errors import CatalogueError, UsageError
 from crawler.estimation import compare, fingerprint_of, load_estimate
@@ -84,7 +85,7 @@ def index(
         Of all workers together.
     max_usd : float, optional
         What requests and transfer may cost, by ``costs``. The run stops before it spends more, and ``stopped`` says
-        so; running it again goes on.
+        so; running it again goes on, or says how much it needs to go on.
     file_timeout : float, optional
         Seconds after which the walk of a file is given up: such a file is ``unreadable``. Half an hour by default.
     storage_options : mapping, optional
@@ -195,6 +196,7 @@ def _check(job: CrawlJob) -> None:
         open_store=lambda url: open_store(url, job.options_for(url), adapter=job.adapter),
     )
     CatalogueLog(job.catalogue, job.catalogue_options)
+    Budget(job)
 
 
 def _crawled(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,10 +16,13 @@ Item = TypeVar("Item")
 
 
 @contextmanager
-def ahead(items: Iterator[Item], depth: int, stop: threading.Event) -> Iterator[Iterator[Item]]:
+def ahead(
+    items: Iterator[Item], depth: int, stop: threading.Event, idle: Callable[[], None] = lambda: None
+) -> Iterator[Iterator[Item]]:
     """Iterate on a thread of its own, at most ``depth`` items ahead of who takes them; errors come in their place.
 
-    Once ``stop`` is set, who waits for an item is told that there are no more.
+    Once ``stop`` is set, who waits for an item is told that there are no more. Until then that thread calls ``idle``
+    every `_POLL` seconds.
     """
     ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
     leaving = threading.Event()
@@ -48,6 +51,7 @@ def ahead(items: Iterator[Item], depth: int, stop: threading.Event) -> Iterator[
             try:
                 item = ready.get(timeout=_POLL)
             except queue.Empty:
+                idle()
                 if stop.is_set():
                     return
                 continue

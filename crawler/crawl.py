@@ -220,6 +220,22 @@ def load_indexed_rows(job: CrawlJob, partition: pa.Table) -> dict[str, list[dict
     return known
 
 
+def changed(job: CrawlJob, partition: pa.Table) -> pa.Table:
+    """Return the rows of a partition whose files the catalogue does not hold unchanged.
+
+    Raises
+    ------
+    CatalogueError
+        It cannot be read.
+    """
+    known = load_indexed_rows(job, partition)
+    mask = []
+    for ref in (ObjectRef(**row) for row in partition.to_pylist()):
+        old = known.get(ref.url, [])
+        mask.append(not (len(old) == 1 and is_unchanged(job, ref, old[0])))
+    return partition.filter(pa.array(mask, pa.bool_()))
+
+
 def is_unchanged(job: CrawlJob, ref: ObjectRef, row: dict[str, Any]) -> bool:
     """Tell whether a file need not be walked again: the same content, walked by this walker as far as is asked for.
 

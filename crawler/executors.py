@@ -33,8 +33,11 @@ class Executor(Protocol):
         """Return how many partitions it crawls at the same time, and how many should end at about the same time."""
         ...
 
-    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
+    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table | None], stop: threading.Event) -> Iterator[Receipt]:
         """Crawl every partition, in any order, taking few of them ahead.
+
+        Where ``todo`` gives None, it is asked again once the receipt of a partition has been yielded: it only gives
+        None while there are partitions whose receipts have not been yielded.
 
         Once ``stop`` is set no partition is begun, those that were begun are cut short, and their receipts are
         yielded too.
@@ -49,7 +52,7 @@ class InProcess:
         """Return 1: of its two partitions one waits for the other's rows to be written."""
         return 1
 
-    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
+    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table | None], stop: threading.Event) -> Iterator[Receipt]:
         """See `Executor`."""
         ended: queue.SimpleQueue[Receipt | BaseException] = queue.SimpleQueue()
 

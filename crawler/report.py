@@ -42,6 +42,8 @@ class Report:
         Why no object was listed, and what to do, once that is known.
     walked : Counter
         Files walked, by status.
+    rewalked : int
+        Files walked of which the catalogue held older rows.
     skipped : int
         Files that the catalogue held unchanged.
     vanished : int
@@ -87,6 +89,7 @@ class Report:
     listed_at: datetime | None = None
     nothing_found: str | None = None
     walked: Counter[str] = field(default_factory=Counter)
+    rewalked: int = 0
     skipped: int = 0
     vanished: int = 0
     removed: int = 0
@@ -116,6 +119,7 @@ class Report:
     def add(self, receipt: Receipt) -> None:
         """Count what came of one partition."""
         self.walked += receipt.statuses
+        self.rewalked += len(receipt.replaced)
         self.skipped += receipt.skipped
         self.vanished += receipt.vanished
         self.hdus += receipt.hdus

@@ -25,6 +25,7 @@ from crawler.catalogue.runs import Run, keep_run
 from crawler.catalogue.snapshot import Snapshot
 from crawler.catalogue.vacuum import ORPHAN_HOURS
 from crawler.commits import Commits
+from crawler.crawl import changed, leave
 from crawler.errors import CatalogueError, CrawlerError
 from crawler.executors import Executor
 from crawler.job import CrawlJob
@@ -69,7 +70,9 @@ class Crawl:
         self._telling = threading.Lock()
         self._stop = stop or threading.Event()
         self._given = 0  # files that were handed out
+        self._all_given = False
         self._halted = False  # it was not a signal that set it
+        self._fresh: Listing | None = None  # the listing, where none is resumed
         self._begun = time.monotonic()
         self._budget = Budget(job)
         self._what = {"roots": [printable(root) for root in job.roots], "include": job.include, "exclude": job.exclude}
@@ -134,13 +137,21 @@ class Crawl:
     def _list_and_crawl(self, listing: Listing) -> None:
         job, settings = self._job, self._settings
         cut = partitions(listing, first=settings.first_partition, growth=settings.growth, size=settings.partition)
-        with ahead(cut, settings.partitions_in_memory, self._stop) as todo:
+        self._fresh = listing
+        main = threading.current_thread()
+
+        def idle() -> None:
+            if threading.current_thread() is main:
+                self._look_at_spending()
+
+        with ahead(cut, settings.partitions_in_memory, self._stop, idle) as todo:
             first = next(todo, None)  # what cannot be listed is not worth a new catalogue
-            self.report.interrupted = first is None and self._stop.is_set()
-            self._listed(listing)
-            if first is None and not self.report.interrupted:
+            self._tell()
+            self.report.interrupted = first is None and self._stop.is_set() and not self._halted
+            cut_short = self.report.interrupted or self._halted
+            if first is None and not cut_short:
                 self.report.nothing_found = listing.nothing_found()
-            if first is None and (self.report.interrupted or not job.allow_removals):
+            if first is None and (cut_short or not job.allow_removals):
                 return
 
             def ended() -> tuple[int, list[str]] | None:
@@ -151,7 +162,7 @@ class Crawl:
             parts = chain(() if first is None else (first,), todo)
             with (
                 self._recorded(),
-                spooled(parts, ended, writer=writer, depth=settings.partitions_in_memory, stop=self._stop) as spool,
+                spooled(parts, ended, writer, settings.partitions_in_memory, self._stop, idle) as spool,
             ):
                 self._crawl(iter(spool), listing, lambda: spool.kept)
 
@@ -169,7 +180,7 @@ class Crawl:
         self.report.version = before.version
         if not before.empty:
             self._job = replace(self._job, known=before.version)
-        self._walk(self._handed_out(todo, listing))
+        self._walk(self._handed_out(todo))
         kept = listed()
         if kept is not None and not (self.report.interrupted or self.report.stopped):
             self._remove_gone(before, listing, kept)
@@ -197,21 +208,19 @@ class Crawl:
             with suppress(CatalogueError):  # what came of the run matters more than its record
                 keep_run(self._log.folder, run)
 
-    def _walk(self, todo: Iterator[pa.Table]) -> None:
+    def _walk(self, todo: Iterator[pa.Table | None]) -> None:
         """Crawl the partitions, and commit what came of them, whatever ends it."""
         failure: CrawlerError | None = None
         try:
             for receipt in self._executor.map_unordered(self._job, todo, self._stop):
                 self.report.add(receipt)
-                self._tell()
                 self._commits.take(receipt)
                 failure = failure or receipt.failure
-                if self._budget.is_spent(self.report):
-                    self.report.stopped = self._over_budget()
-                if (failure or self.report.stopped) and not self._stop.is_set():
-                    self._halted = True
-                    self._stop.set()
+                self._look_at_spending()
+                if failure is not None:
+                    self._halt()
         finally:
+            leave(self._job.crawl)
             self._commits.settle()
             if any(root.startswith("@") for root in self._job.roots):
                 self._commits.drop_repeats()
@@ -219,22 +228,56 @@ class Crawl:
             raise failure
         self.report.interrupted = self._stop.is_set() and not self._halted
 
-    def _over_budget(self) -> str:
-        return f"${self.report.usd:,.2f} of the ${self._job.max_usd:,.2f} that it may spend are spent"
+    def _halt(self) -> None:
+        """Stop, and not because somebody interrupted the run."""
+        if not self._stop.is_set():
+            self._halted = True
+            self._stop.set()
 
-    def _handed_out(self, todo: Iterator[pa.Table], listing: Listing) -> Iterator[pa.Table]:
-        """Yield the partitions, as long as there is money for them."""
+    def _look_at_spending(self) -> None:
+        """Stop where the limit is reached and not all is done."""
+        self._tell()
+        done = self._all_given and not self._budget.under_way(self.report)
+        if self._budget.is_spent(self.report) and not done and not self._stop.is_set():
+            self.report.stopped = self._budget.exhausted(self.report)
+            self._halt()
+
+    def _handed_out(self, todo: Iterator[pa.Table]) -> Iterator[pa.Table | None]:
+        """Yield the partitions, as far as there is money for them; None as `Executor.map_unordered` has it."""
         for partition in todo:
-            if self.report.listed_at is None:
-                self._listed(listing)
+            self._tell()
             for piece in self._evened(partition):
-                if not self._budget.allows(piece.num_rows, self.report):
-                    self.report.stopped = self._over_budget()
+                yield from self._paid(piece)
+                if self.report.stopped:
                     return
-                self._given += piece.num_rows
-                yield piece
-        if self.report.listed_at is None:
-            self._listed(listing)
+        self._tell()
+        self._all_given = True
+
+    def _paid(self, piece: pa.Table) -> Iterator[pa.Table | None]:
+        """Yield a partition, or as much of it at a time as there is money for; None where only receipts can tell."""
+        rest, looked = piece, self._job.known is None
+        while rest.num_rows:
+            affordable = self._budget.affordable(self.report)
+            if affordable < rest.num_rows and not looked:
+                looked = True  # what the catalogue holds unchanged costs nothing
+                rest = changed(self._job, rest)
+                self.report.skipped += piece.num_rows - rest.num_rows
+                self._hand_out(piece.num_rows - rest.num_rows)
+            elif affordable < rest.num_rows and self._budget.under_way(self.report):
+                yield None
+                self._tell()
+            elif affordable < 1:
+                self.report.stopped = self._budget.exhausted(self.report)
+                return
+            else:
+                part = rest.slice(0, int(min(affordable, rest.num_rows)))
+                self._hand_out(part.num_rows)
+                yield part
+                rest = rest.slice(part.num_rows)
+
+    def _hand_out(self, files: int) -> None:
+        self._given += files
+        self._budget.hand_out(files)
 
     def _evened(self, partition: pa.Table) -> Iterator[pa.Table]:
         """Yield a partition or, towards the end, pieces of it: so that all workers end at about the same time."""
@@ -256,12 +299,6 @@ class Crawl:
             before, kept, listing.covers, all_of_them=self._job.allow_removals
         )
 
-    def _listed(self, listing: Listing) -> None:
-        self.report.seen, self.report.listed = listing.seen, listing.matched
-        self.report.listing_requests = listing.requests
-        self.report.listing_ended = listing.ended
-        self._tell()
-
     def _committed(self, version: int) -> None:
         self.report.version = version
         self._tell()
@@ -269,6 +306,10 @@ class Crawl:
         keep_run(self._log.folder, self._run)
 
     def _tell(self) -> Report:
+        if (listing := self._fresh) is not None:
+            self.report.listing_ended = listing.ended  # before the counts: where it is true they are final
+            self.report.seen, self.report.listed = listing.seen, listing.matched
+            self.report.listing_requests = listing.requests
         self.report.seconds = time.monotonic() - self._begun
         self.report.usd = self._budget.spent(self.report)
         with self._telling:

@@ -20,6 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from crawler.budget import dollars
 from crawler.catalogue.reader import TextRows
 from crawler.catalogue.runs import Run
 from crawler.errors import CrawlerError
@@ -197,7 +198,7 @@ def print_runs(runs: Sequence[Run]) -> None:
             ", ".join(f"{count:,} {kind}" for kind, count in sorted(walked.items()) if kind != "ok"),
             f"{counts.get('removed', 0):,}",
             f"{counts.get('requests', 0):,}",
-            f"{counts.get('usd', 0.0):,.2f}",
+            dollars(counts.get("usd", 0.0)).removeprefix("$"),
             str(counts.get("version")),
             " ".join(run.what.get("roots", ())),
         ]
@@ -226,7 +227,7 @@ def summary(report: Report) -> str:
         faults = ", ".join(f"{count:,} {kind}" for kind, count in report.retries.most_common())
         lines.append(f"again      {counted(report.retries.total(), 'request')} ({faults})")
     if report.usd:
-        lines.append(f"cost       ${report.usd:,.4f} at the store's prices")
+        lines.append(f"cost       {dollars(report.usd)} at the store's prices")
     lines += [f"estimate   {line}" for line in report.estimated]
     if report.skipped:
         lines.append(f"unchanged  {counted(report.skipped, 'file')}")

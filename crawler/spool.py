@@ -29,10 +29,13 @@ class Spool:
         The listing, once it has ended.
     """
 
-    def __init__(self, writer: ListingWriter, depth: int, stop: threading.Event) -> None:
+    def __init__(
+        self, writer: ListingWriter, depth: int, stop: threading.Event, idle: Callable[[], None] = lambda: None
+    ) -> None:
         self.kept: KeptListing | None = None
         self._writer = writer
         self._stop = stop
+        self._idle = idle
         self._ready: queue.Queue[pa.Table] = queue.Queue(depth)
         self._later = bytearray()  # by partition: 1 where it is read from the disk in the end
         self._ended = threading.Event()
@@ -70,6 +73,7 @@ class Spool:
             try:
                 yield self._ready.get(timeout=_POLL)
             except queue.Empty:
+                self._idle()
                 if self._stop.is_set():
                     return
         if self._failure is not None:
@@ -84,10 +88,10 @@ class Spool:
 def spooled(
     partitions: Iterator[pa.Table],
     ended: Callable[[], tuple[int, list[str]] | None],
-    *,
     writer: ListingWriter,
     depth: int,
     stop: threading.Event,
+    idle: Callable[[], None] = lambda: None,
 ) -> Iterator[Spool]:
     """Give a spool that a thread fills; see `Spool.fill`.
 
@@ -97,8 +101,10 @@ def spooled(
         Partitions in memory.
     stop : threading.Event
         Once it is set, who waits for a partition is told that there are no more.
+    idle : callable
+        Called every `_POLL` seconds by the thread that waits for a partition.
     """
-    spool = Spool(writer, depth, stop)
+    spool = Spool(writer, depth, stop, idle)
     thread = threading.Thread(target=spool.fill, args=(partitions, ended), name="spool", daemon=True)
     thread.start()
     try:

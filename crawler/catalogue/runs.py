@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import isfinite
 from typing import Any
 
 from pyarrow.fs import FileSelector
@@ -23,6 +24,10 @@ from crawler.stores.urls import one_line
 
 RUNS = "_crawler/runs"
 """Folder below the catalogue's. Readers of Parquet folders skip what begins with an underscore."""
+
+
+_COUNTS = ("seconds", "removed", "requests", "usd")
+"""Counts of a report that are shown for each run, beside the files walked."""
 
 
 def _who() -> str:
@@ -114,7 +119,7 @@ def runs_of(folder: Folder, latest: int | None = None) -> list[Run]:
     names = [info.base_name for info in found if info.base_name.endswith(".json")]
     runs = []
     for name in sorted(names, reverse=True)[:latest]:  # ids begin with times
-        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             runs.append(_run_of(json.loads(folder.get(f"{RUNS}/{name}"))))
     return runs
 
@@ -124,14 +129,15 @@ def _run_of(told: Mapping[str, Any]) -> Run:
 
     Raises
     ------
-    KeyError, TypeError, ValueError
+    AttributeError, KeyError, OverflowError, TypeError, ValueError
         It is none.
     """
     known = {one.name: told[one.name] for one in fields(Run) if one.name in told}
     for name in ("began", "heard"):
         known[name] = datetime.fromisoformat(known[name])
     run = Run(**known)
-    texts = (run.crawl, run.program, run.who, run.outcome, run.error or "")
-    if not all(isinstance(text, str) for text in texts) or not all(isinstance(x, dict) for x in (run.what, run.counts)):
+    texts = [run.crawl, run.program, run.who, run.outcome, run.error or "", *run.what.get("roots", ())]
+    counts = [run.counts.get(name, 0) for name in _COUNTS] + list(run.counts.get("walked", {}).values())
+    if not all(isinstance(text, str) for text in texts) or not all(map(isfinite, counts)):
         raise TypeError("not as a run is told of")
     return run

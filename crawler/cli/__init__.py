@@ -245,7 +245,8 @@ def _code_of(report: Report) -> int:
     if report.interrupted:
         return fail(f"interrupted; {_GOES_ON}", INTERRUPTED)
     if report.stopped:
-        return fail(f"{report.stopped}; {_GOES_ON}", 1)
+        goes_on = f"; {_GOES_ON}" if report.files > report.rewalked else ""
+        return fail(f"{report.stopped}{goes_on}", 1)
     reason = _shortcoming(report)
     return 0 if reason is None else fail(reason, 1)
 

@@ -50,7 +50,7 @@ class DaskExecutor:
             return max(1, int(sum(self._client.nthreads().values())))
         return 1
 
-    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
+    def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table | None], stop: threading.Event) -> Iterator[Receipt]:
         """See `crawler.executors.Executor`.
 
         Raises
@@ -109,10 +109,11 @@ class _Work:
     Parameters
     ----------
     job : CrawlJob
-    todo : iterator of pyarrow.Table
+    todo : iterator of pyarrow.Table or None
+        See `crawler.executors.Executor`.
     """
 
-    def __init__(self, job: CrawlJob, todo: Iterator[pa.Table]) -> None:
+    def __init__(self, job: CrawlJob, todo: Iterator[pa.Table | None]) -> None:
         self._job = job
         self._todo = todo
         self._pieces: deque[pa.Table] = deque()

@@ -309,8 +309,14 @@ class TestListings:
         '{"what": "x"}',
         '{"error": 7}',
         '{"began": 1}',
+        '{"counts": {"usd": "1"}}',
+        '{"counts": {"seconds": NaN}}',
+        '{"counts": {"requests": 1%s}}' % ("0" * 400),
+        '{"counts": {"walked": [1]}}',
+        '{"counts": {"walked": {"ok": null}}}',
+        '{"what": {"roots": 7}}',
     ],
-    ids=range(9),
+    ids=range(15),
 )
 def test_a_run_record_of_anything_is_left_out(log: CatalogueLog, told: str) -> None:
     keep_run(log.folder, Run("good", {}))
