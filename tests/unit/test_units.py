@@ -204,6 +204,20 @@ def test_value_that_only_cfitsio_reads_counts_where_the_cards_are_in_order(odd: 
             parse(*cards)
 
 
+@pytest.mark.parametrize("odd", ["NAXIS1     5", "NAXIS1  =5", "NAXIS1: = 5", "NAXIS1 5= 5", "NAXIS1   = 5"])
+def test_keyword_without_indicator_counts_only_in_the_reader_that_astropy_falls_back_on(odd: str) -> None:
+    cards = [IMAGE, *ARRAY, odd]
+    assert parse(*cards).data_size == 35
+    assert parse(*cards, E_ACUTE).data_size == 35
+    before = [IMAGE, odd, *ARRAY]
+    assert parse(*before).data_size == 35
+    if odd[:8].rstrip() == "NAXIS1":
+        with pytest.raises(CorruptError, match="header has no value of NAXIS1"):
+            parse(*before, E_ACUTE)
+    else:
+        assert parse(*before, E_ACUTE).data_size == 35
+
+
 @pytest.mark.parametrize("keyword", ["PCOUNT", "GCOUNT"])
 def test_missing_value_counts_where_the_cards_are_in_order(keyword: str) -> None:
     cards = [IMAGE, *[f"{keyword}  =" if one.startswith(keyword) else one for one in map(as_text, ARRAY)]]
