@@ -253,7 +253,7 @@ def _described(images: bytes, layout: _Layout, fell_back: bool, offset: int) -> 
     bitpix = structure.integer("BITPIX", -(2**15), 2**15 - 1, default=None if naxis else 8)
     shape = tuple([structure.integer(f"NAXIS{axis}", 0, INT64_MAX) for axis in range(1, naxis + 1)])
     pcount = structure.integer("PCOUNT", 0, INT64_MAX, default=0)
-    gcount = structure.integer("GCOUNT", 0, INT64_MAX, default=1)
+    gcount = structure.integer("GCOUNT", 0, INT64_MAX, default=None if structure.has("GCOUNT") else 1)
 
     marked = marked and naxis > 0
     groups = marked and shape[0] == 0
