@@ -22,10 +22,13 @@ _BLANK_END = b"END".ljust(CARD)
 _ODD_ENDS = (b"END ", b"END=", b"END\0")
 """How a card begins that is no END, but that CFITSIO takes for one: see `find_end`."""
 
-_STRUCTURAL = re.compile(r" *(XTENSION|BITPIX|NAXIS(?:[1-9][0-9]{,2})?|PCOUNT|GCOUNT|GROUPS) *=")
+_STRUCTURAL = re.compile(r" *(XTENSION|BITPIX|NAXIS(?:[1-9][0-9]{,2})?|PCOUNT|GCOUNT|GROUPS)(?: *(=)|(?= ))")
 
 _INITIALS = frozenset(" XBNPG")
 """First columns of structural cards: most cards need no further look."""
+
+_UNREADABLE = -1
+"""Stands for the place of the value field of a card that has none."""
 
 _NAME = 10
 """Columns that make out which keyword a card has: eight of the keyword, two of the value indicator (section 4.1.2)."""
@@ -158,23 +161,24 @@ def _layout_of(names: bytes) -> _Layout:
     upper = names.upper().decode("latin-1")
     cards: list[int] = []
     keywords: list[str] = []
-    fields: list[int] = []
-    unusual: set[int] = set()  # of the keywords, those whose value indicator astropy does not see
+    fields: list[int] = []  # where the value field begins, or `_UNREADABLE` where there is no indicator
+    odd: set[int] = set()  # of the keywords, those with an indicator that `fits.open` does not see, or none
     is_upper = True
     odd_end = -1
     for card, initial in enumerate(upper[:count]):
         if initial in _INITIALS and (match := _STRUCTURAL.match(name := upper[card::count])):
             keyword, column = match.group(1), match.end()
-            if name[KEYWORD:] != "= " and (column >= KEYWORD or name[: column + 1] != keyword + "= "):
-                unusual.add(len(cards))
-            is_upper = is_upper and names[card::count].startswith(name[:KEYWORD].encode("ascii"))
-            fields.append(CARD * len(cards) + column)
+            early = column < KEYWORD and name[: column + 1] == keyword + "= "
+            if not match.group(2) or not (early or name[KEYWORD:] == "= "):
+                odd.add(len(cards))
+            is_upper = is_upper and names[card::count].startswith(keyword.encode("ascii"))
+            fields.append(CARD * len(cards) + column if match.group(2) else _UNREADABLE)
             cards.append(card)
             keywords.append(keyword)
         elif initial == "E" and odd_end < 0 and names[card::count].startswith(_ODD_ENDS):
             odd_end = card
-    repeated = len(set(keywords)) < len(keywords)
     last = dict(zip(keywords, fields, strict=True))
+    repeated = len(last) < len(keywords)
     layout = _Layout(
         places=tuple([CARD * card for card in cards]),
         keywords=tuple(keywords),
@@ -183,13 +187,37 @@ def _layout_of(names: bytes) -> _Layout:
         extension=names[::count].startswith(b"XTENSION") if count else False,
         is_upper=is_upper,
         odd_end=odd_end,
-        is_doubtful=repeated or odd_end >= 0,
+        is_doubtful=repeated or odd_end >= 0 or bool(odd),
     )
-    if unusual and not layout.in_order:  # they are no keywords to either library
-        usual = [at for at in range(len(cards)) if at not in unusual]
-        layout.last = {keywords[at]: fields[at] for at in usual}
-        layout.first = {keywords[at]: fields[at] for at in reversed(usual)}
+    if odd:
+        _sort_out(layout, fields, odd, [upper[card::count] for card in cards])
     return layout
+
+
+def _sort_out(layout: _Layout, fields: list[int], odd: set[int], names: list[str]) -> None:
+    """Leave out of a layout the cards that are none of their keyword to those whose reading is followed.
+
+    Parameters
+    ----------
+    layout : _Layout
+    fields : list of int
+        Where the value field begins in each of its cards.
+    odd : set of int
+        Cards with an indicator that `fits.open` does not see, or none.
+    names : list of str
+        The first columns of its cards, in upper case.
+    """
+    every = list(zip(layout.keywords, fields, names, strict=True))
+    if layout.in_order:  # CFITSIO takes any indicator; a keyword without one has no value
+        layout.first = layout.last = {keyword: field for keyword, field, _ in every if field != _UNREADABLE}
+        return
+    layout.last = {keyword: field for at, (keyword, field, _) in enumerate(every) if at not in odd}
+    # The reader that astropy falls back on splits a card at `= `, and takes the text of a card without it for a value.
+    layout.first = {}
+    for keyword, field, name in every:
+        before, indicator, _ = name.partition("= ")
+        if (before if indicator else name[:KEYWORD]).strip() == keyword:
+            layout.first.setdefault(keyword, field if indicator else _UNREADABLE)
 
 
 class _Described(NamedTuple):
@@ -225,7 +253,7 @@ def _described(images: bytes, layout: _Layout, fell_back: bool, offset: int) -> 
     bitpix = structure.integer("BITPIX", -(2**15), 2**15 - 1, default=None if naxis else 8)
     shape = tuple([structure.integer(f"NAXIS{axis}", 0, INT64_MAX) for axis in range(1, naxis + 1)])
     pcount = structure.integer("PCOUNT", 0, INT64_MAX, default=0)
-    gcount = structure.integer("GCOUNT", 0, INT64_MAX, default=1)
+    gcount = structure.integer("GCOUNT", 0, INT64_MAX, default=None if structure.has("GCOUNT") else 1)
 
     marked = marked and naxis > 0
     groups = marked and shape[0] == 0
@@ -292,8 +320,8 @@ class _Structure:
 
     def _value(self, keyword: str) -> tuple[str | None, bool]:
         """Return a value's token, None where there is none, and whether nothing but a comment follows it."""
-        at = self._fields.get(keyword)
-        if at is None:
+        at = self._fields.get(keyword, _UNREADABLE)
+        if at == _UNREADABLE:
             return None, False
         stop = at - at % CARD + CARD
         token = _VALUE.match(self._header, at, stop)
@@ -311,7 +339,7 @@ class _Structure:
             It is missing and has no default, is written as something else, or lies outside.
         """
         at = self._fields.get(keyword)
-        if at is not None:
+        if at is not None and at != _UNREADABLE:
             plain = _PLAIN_INTEGER.match(self._header, at, at - at % CARD + CARD)
             if plain is not None and low <= (value := int(plain.group(1))) <= high:
                 return value

@@ -5,19 +5,21 @@ from __future__ import annotations
 import bz2
 import gzip
 import random
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Generator
+from datetime import UTC, datetime
+from itertools import count, pairwise
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from crawler.catalogue.rows import tables_of
 from crawler.errors import FormatError
 from crawler.fits.compression import Decompressor
 from crawler.fits.layouts import Guess
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import EndOfFile, HeaderWalker, Limits
-from crawler.walk import Scope, walk_file
+from crawler.walk import Answers, FileResult, Reads, Scope, walk_file, walk_steps
 from tests.fits_files import (
     BLOCK,
     CARD,
@@ -44,6 +46,11 @@ CARDS = [
     "NAXIS2  = 60", f"NAXIS2  = {2**62}", f"NAXIS2  = {2**70}", "BITPIX  = 16", "BITPIX  = -64", "BITPIX  = 0",
     "PCOUNT  = 5000", "PCOUNT  = -1", "GCOUNT  = 3", "GROUPS  = T", "naxis1  = 7", "SIMPLE  = F", "XTENSION= 'IMAGE'",
     "", "\0" * 80, "\xff" * 80, "SIMPLE  = T", "CONTINUE  'x'",
+    "END= 1", "END/ c", "END\n", "END     x", "END x", "PCOUNT= 5", "NAXIS1  =5", " NAXIS1 = 5", "NAXIS1 = 5",
+    "PCOUNT    7", "Naxis   = 1", "GCOUNT  = 1 x", "GCOUNT  =", "COMMENT caf\xe9", f"NAXIS   = {'9' * 60}",
+    f"EXTVER  = {'9' * 70}",
+    f"REAL    = 1E{'9' * 60}", "EXTNAME = '\xb5'", f"LONG    = '{'9' * 66}&'", f"CONTINUE  '{'9' * 66}&'",
+    "EXTVER  = 1E5",
 ]  # fmt: skip
 
 cards = st.lists(st.sampled_from(CARDS), max_size=50)
@@ -345,6 +352,50 @@ def test_every_file_becomes_a_row(data: bytes, policy: ReadPolicy, tells: str) -
     assert result.requests == len(store.asked)
     if result.compression is None:
         assert result.hdus == walk_bytes(data, limits=LIMITS).hdus
+
+
+@settings(deterministic, max_examples=300)
+@given(st.lists(files, max_size=3), policies)
+def test_any_files_become_rows_of_the_catalogue(contents: list[bytes], policy: ReadPolicy) -> None:
+    results = [walk_file(store, store.ref(), Scope(policy, LIMITS)) for store in map(BytesStore, contents)]
+    tables = tables_of(results, "run", datetime.now(UTC))
+    for table in tables.values():
+        table.validate(full=True)
+    hdus = [hdu for result in results for hdu in result.hdus]
+    assert tables["files"]["status"].to_pylist() == [result.status for result in results]
+    assert tables["hdus"]["header"].to_pylist() == [hdu.header for hdu in hdus]
+    assert tables["hdus"]["data_size"].to_pylist() == [hdu.data_size for hdu in hdus]
+    assert tables["cards"].num_rows <= sum(len(hdu.header) // CARD for hdu in hdus)
+
+
+@settings(deterministic, max_examples=300)
+@given(
+    st.one_of(files, packed(good).map(lambda stream: stream[1]), mutated(packed(good).map(lambda stream: stream[1]))),
+    policies,
+    st.integers(0, 30),
+)
+def test_any_limit_of_time_gives_the_hdus_up_to_it(data: bytes, policy: ReadPolicy, limit: int) -> None:
+    store = BytesStore(data)
+    expected = walk_file(store, store.ref(), Scope(policy, LIMITS))
+    moments = count()  # a second goes by from each look at the clock to the next
+    steps = walk_steps(store, store.ref(), Scope(policy, LIMITS, timeout=limit), clock=lambda: next(moments))
+    found = finish(steps, store)
+    if found.status == "unreadable":
+        assert found.error == f"walk given up after {limit} s: --file-timeout allows more"
+        assert found.hdus == expected.hdus[: len(found.hdus)]
+    else:
+        assert (found.status, found.error, found.hdus) == (expected.status, expected.error, expected.hdus)
+    assert next(moments) <= limit + 3
+
+
+def finish(steps: Generator[Reads, Answers, FileResult], store: BytesStore) -> FileResult:
+    try:
+        reads = next(steps)
+        while True:
+            reads = steps.send([store.get(reads.ref, span) for span in reads.spans])
+    except StopIteration as end:
+        result: FileResult = end.value
+        return result
 
 
 @settings(deterministic, max_examples=300)
