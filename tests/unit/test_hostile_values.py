@@ -121,7 +121,15 @@ class TestLocal:
 
 
 class SaidHandler(RangeHandler):
-    """Adds headers to answers, by decoded path."""
+    """Adds headers to answers, by decoded path, and answers some paths with a page."""
+
+    def answer(self) -> None:
+        page = self.server.owner.pages.get(self.path.removeprefix("/"))
+        if page is None:
+            super().answer()
+        else:
+            body, kind = page
+            self.send(200, body, {"Content-Type": kind})
 
     def send(self, status: int, body: Content, headers: Any, length: int | None = None) -> None:
         said = self.server.owner.said.get(self.path.removeprefix("/"), {})
@@ -129,13 +137,14 @@ class SaidHandler(RangeHandler):
 
 
 class SaidServer(RangeServer):
-    """Serves what a `RangeServer` does with the headers of ``said`` in place of its own, by decoded path."""
+    """Serves what a `RangeServer` does, with ``pages`` and the headers of ``said`` in place of its own, by path."""
 
     handler = SaidHandler
 
     def __init__(self, objects: Any) -> None:
         super().__init__(objects)
         self.said: dict[str, dict[str, str]] = {}
+        self.pages: dict[str, tuple[bytes, str]] = {}
 
 
 # What a header says, and what the columns etag and last_modified hold of it; "own" is what the server says by itself.
@@ -160,6 +169,47 @@ HEADERS = {
 }
 
 
+# What an index page has before the links to two good objects, and how many more objects are listed.
+LINK = '<a href="{}">x</a>'
+PAGES: dict[str, tuple[bytes, int]] = {
+    "data": (LINK.format("data:text/html,<a href=x.fits>").encode(), 0),
+    "javascript": (LINK.format("javascript:alert(1)//.fits").encode(), 0),
+    "bracket": (LINK.format("http://[/a.fits").encode(), 0),
+    "port": (LINK.format("http://127.0.0.1:99999999/a.fits").encode(), 0),
+    "surrogate": (LINK.format("&#xD800;.fits").encode(), 1),
+    "surrogate-bytes": (LINK.format("\udced\udca0\udc80.fits").encode(errors="surrogateescape"), 1),
+    "nul": (LINK.format("a\0b.fits").encode(), 1),
+    "nul-encoded": (LINK.format("a%00b.fits").encode(), 1),
+    "newline": (LINK.format("a\nb\tc.fits").encode(), 1),
+    "percent": (LINK.format("%zz%.fits").encode(), 1),
+    "latin-1": (LINK.format("caf\xe9.fits").encode("latin-1"), 1),
+    "long": (LINK.format("x" * 100_000 + ".fits").encode(), 1),
+    "entity": (LINK.format("&#99999999999999999999;&nosuch;.fits").encode(), 1),
+    "empty": (b"<a href><a href=><a href=''><a>", 0),
+    "above": (LINK.format("../a.fits").encode() + LINK.format("//other.invalid/a.fits").encode(), 1),
+    "many": (b"".join(LINK.format(f"?{number}").encode() for number in range(3_000)), 0),
+    "comment": (b"<!-- " + LINK.format("x.fits").encode() + b" -->", 0),
+    "script": (b"<script>'" + LINK.format("x.fits").encode() + b"'</script>", 0),
+    "nested": (b"<b>" * 100_000, 0),
+    "declarations": (b"<![ <!x <? </ < <!- <>" * 5_000, 0),
+    "unclosed": (b"<a <a <a x='" * 5_000 + b"'>", 0),
+    "unclosed-links": (b'<a href="' * 20_000 + b'">', 1),
+}
+CHARSETS = (
+    "utf-7",
+    "idna",
+    "rot13",
+    "zlib",
+    "undefined",
+    "punycode",
+    "unicode_escape",
+    "mbcs",
+    "x" * 1_000,
+    "\xff",
+    "",
+)
+
+
 class TestWeb:
     @pytest.mark.parametrize("store", ["obstore", "fsspec"])
     @pytest.mark.parametrize(("said", "etag", "modified"), HEADERS.values(), ids=HEADERS)
@@ -175,6 +225,23 @@ class TestWeb:
         assert odd["etag"] == (etag_of(GOOD) if etag == "own" else etag)
         assert odd["last_modified"] == modified
         assert odd["pinned"] == (etag is not None)
+
+    @pytest.mark.parametrize(("before", "others"), PAGES.values(), ids=PAGES)
+    def test_links_of_an_index_are_rows(self, tmp_path: Path, before: bytes, others: int) -> None:
+        good = (LINK.format("good.fits") + LINK.format("deep/good.fits")).encode()
+        with SaidServer({"good.fits": GOOD, "deep/good.fits": GOOD}) as server:
+            server.pages[""] = before + good, "text/html"
+            rows = indexed(tmp_path, server.origin + "/", include=["*"])
+            assert rows.pop(server.url("good.fits"))["status"] == "ok"
+            assert rows.pop(server.url("deep/good.fits"))["status"] == "ok"
+        assert [row["status"] for row in rows.values()] == ["unreadable"] * others
+
+    @pytest.mark.parametrize("charset", CHARSETS)
+    def test_charset_that_is_none_is_utf_8(self, tmp_path: Path, charset: str) -> None:
+        with SaidServer({"good.fits": GOOD}) as server:
+            server.pages[""] = b"\xff" + LINK.format("good.fits").encode(), f"text/html; charset={charset}"
+            rows = indexed(tmp_path, server.origin + "/")
+        assert [row["status"] for row in rows.values()] == ["ok"]
 
 
 # What a file system says of an object beside its name, and the row's size, etag and last_modified.
