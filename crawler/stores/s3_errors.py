@@ -179,6 +179,12 @@ def from_botocore(url: str, error: Exception, asked: Asked) -> StoreError:
     return meaning(url, _of_settings(error) or f"cannot be asked for ({type(error).__name__})")
 
 
+def at_endpoint(mapped: StoreUnavailableError, endpoint: str) -> StoreUnavailableError:
+    """Return an error of a server that never answered with the server's address, and what to check."""
+    said = f"{mapped.reason} ({printable(endpoint)}): check --endpoint-url and the network"
+    return StoreUnavailableError(mapped.url, said, mapped.kind)
+
+
 def _of_settings(error: Exception) -> str | None:
     if isinstance(error, bc.ParamValidationError):
         return "is not a name that S3 knows"
