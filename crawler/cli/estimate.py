@@ -43,8 +43,7 @@ _ELSEWHERE = (options.OF_CLUSTER - {"workers"}) | {
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Files to walk, about. Default: 400.")
 @click.option("--max-keys", type=click.IntRange(1), metavar="N", help="List no more than about N objects.")
 @options.scope_flags
-@options.storage_flags
-@options.catalogue_flag
+@options.stores_flags
 @options.store_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the quote as JSON.")
 def command(job_file: str | None, as_json: bool, **given: Any) -> int:
@@ -72,7 +71,7 @@ def _arguments(path: str | None, given: dict[str, Any]) -> dict[str, Any]:
     """
     over = {name: value for name, value in given.items() if value is not None and value not in ((), {})}
     told = read_job_file(path) if path is not None else {}
-    arguments = options.merged({name: value for name, value in told.items() if name not in _ELSEWHERE}, over)
+    arguments = options.arguments_of({name: value for name, value in told.items() if name not in _ELSEWHERE}, over)
     if not arguments.get("roots"):
         where = f"in the section [crawl] of {path}" if path is not None else "in a job file (--job FILE)"
         raise UsageError(f"there is nothing to estimate: name ROOTS (folders, files, URLs), or roots {where}")
