@@ -25,7 +25,8 @@ from crawler.catalogue.runs import Run, keep_run
 from crawler.catalogue.snapshot import Snapshot
 from crawler.catalogue.vacuum import ORPHAN_HOURS
 from crawler.commits import Commits
-from crawler.crawl import changed, leave
+from crawler.context import release
+from crawler.crawl import changed
 from crawler.errors import CatalogueError, CrawlerError
 from crawler.executors import Executor
 from crawler.job import CrawlJob
@@ -220,7 +221,7 @@ class Crawl:
                 if failure is not None:
                     self._halt()
         finally:
-            leave(self._job.crawl)
+            release(self._job.crawl)
             self._commits.settle()
             if any(root.startswith("@") for root in self._job.roots):
                 self._commits.drop_repeats()

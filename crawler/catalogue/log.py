@@ -64,12 +64,16 @@ class CatalogueLog:
         Path or URL of the catalogue's folder.
     storage_options : mapping, optional
         Of its store, as fsspec spells them.
+    reading : bool
+        Nothing is written: see `crawler.stores.storage.open_folder`.
     """
 
-    def __init__(self, location: PathOrUrl, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, location: PathOrUrl, storage_options: Mapping[str, Any] | None = None, *, reading: bool = False
+    ) -> None:
         place = text_of(location)
         try:
-            self.folder: Folder = open_folder(place, storage_options)
+            self.folder: Folder = open_folder(place, storage_options, reading=reading)
         except CrawlerError as error:
             raise CatalogueError(place, str(error)) from None
         self.url = self.folder.url

@@ -106,7 +106,7 @@ class Catalogue:
     def __init__(
         self, url: PathOrUrl, *, version: int | None = None, storage_options: Mapping[str, Any] | None = None
     ) -> None:
-        self._log = CatalogueLog(url, storage_options)
+        self._log = CatalogueLog(url, storage_options, reading=True)
         self.snapshot: Snapshot = self._log.snapshot(version)
         self.url = self._log.url
         self.version = self.snapshot.version

@@ -154,7 +154,7 @@ commands.add_command(estimate.command)
 def catalogue_argument(command: Command) -> Command:
     """Add what says which catalogue is read: its folder, how it is reached, and which version."""
     command = click.option("--version", type=int, help="An earlier version of the catalogue.")(command)
-    return click.argument("catalogue")(options.catalogue_flag(command))
+    return click.argument("catalogue")(options.catalogue_flags(command))
 
 
 @commands.command()
@@ -190,8 +190,7 @@ def catalogue_argument(command: Command) -> Command:
 )
 @click.option("--relist", is_flag=True, default=None, help="List anew even where a run that died has left its listing.")
 @options.scope_flags
-@options.storage_flags
-@options.catalogue_flag
+@options.stores_flags
 @options.store_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--log-json", is_flag=True, help="Say on standard error what happens as JSON, one object a line.")
@@ -357,14 +356,14 @@ def info(catalogue: str, version: int | None, catalogue_options: dict[str, Any])
 @click.argument("catalogue")
 @click.option("-n", "latest", type=click.IntRange(1), default=20, show_default=True, help="How many, the latest first.")
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known of each as JSON, one object a line.")
-@options.catalogue_flag
+@options.catalogue_flags
 def runs(catalogue: str, latest: int, as_json: bool, catalogue_options: dict[str, Any]) -> None:
     """List the runs that wrote a catalogue: who, when, what, and what came of it."""
     from crawler import screen
     from crawler.catalogue.log import CatalogueLog
     from crawler.catalogue.runs import runs_of
 
-    log = CatalogueLog(catalogue, catalogue_options)
+    log = CatalogueLog(catalogue, catalogue_options, reading=True)
     log.open()  # says where there is no catalogue
     found = runs_of(log.folder, latest)
     if as_json:
@@ -395,7 +394,7 @@ def query(catalogue: str, version: int | None, catalogue_options: dict[str, Any]
 @commands.command()
 @click.argument("catalogue")
 @click.option("--now", is_flag=True, help="Keep the latest version alone, for plain Parquet readers.")
-@options.catalogue_flag
+@options.catalogue_flags
 def vacuum(catalogue: str, now: bool, catalogue_options: dict[str, Any]) -> None:
     """Delete files of a catalogue that it no longer needs.
 

@@ -65,8 +65,7 @@ _WIDTH = 80  # columns of the table
     help="Stop the listing after N objects; the estimate is for these alone.",
 )
 @options.scope_flags
-@options.storage_flags
-@options.catalogue_flag
+@options.stores_flags
 @options.store_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 def command(job_file: str | None, as_json: bool, **given: Any) -> int:
@@ -96,7 +95,7 @@ def _arguments(path: str | None, given: dict[str, Any]) -> dict[str, Any]:
     """
     over = {name: value for name, value in given.items() if value is not None and value not in ((), {})}
     under = read_job_file(path) if path is not None else {}
-    arguments = options.merged({name: value for name, value in under.items() if name not in _UNUSED}, over)
+    arguments = options.arguments_of({name: value for name, value in under.items() if name not in _UNUSED}, over)
     if not arguments.get("roots"):
         where = f"in the section [crawl] of {path}" if path is not None else "in a job file (--job FILE)"
         raise UsageError(f"there is nothing to estimate: name ROOTS (folders, files, URLs), or roots {where}")

@@ -17,7 +17,7 @@ import click
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs, Goal
 from crawler.job_file import read_job_file
-from crawler.stores.urls import one_line
+from crawler.stores.urls import S3_SCHEMES, as_url, one_line, scheme_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -105,68 +105,121 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return both
 
 
-_STORAGE_FLAGS = (
-    click.option("--anon", is_flag=True, default=None, help="S3: read without credentials, as public buckets allow."),
-    click.option("--requester-pays", is_flag=True, default=None, help="S3: agree to pay for requests and transfer."),
-    click.option("--endpoint-url", metavar="URL", help="S3: the server, where it is not Amazon's."),
-    click.option("--region", metavar="R", help="S3: the region of the bucket."),
-    click.option("--profile", metavar="P", help="S3: the profile of ~/.aws whose credentials are used."),
-    click.option(
+Given = tuple[tuple[tuple[str, ...], Any], ...]
+"""Options as the command line gives them: names and value of each."""
+
+_OF_READS = {"anon": ("anon",), "requester_pays": ("requester_pays",)}
+_OF_SERVER = {"endpoint_url": ("endpoint_url",), "region": ("client_kwargs", "region_name"), "profile": ("profile",)}
+"""Flags, with the names of the options of fsspec that they are."""
+
+
+def storage_flags(command: Command) -> Command:
+    """Add the options of the store of files; the command takes them all as ``storage_options``."""
+
+    @wraps(command)
+    def gathered(*, storage_options: Given, **others: Any) -> Any:
+        flags = [*_taken(_OF_READS, others), *_taken(_OF_SERVER, others)]
+        return command(storage_options=nested([*flags, *storage_options]), **others)
+
+    return _with_options(gathered, *_server_options("S3"), _storage_option("the store"))  # type: ignore[return-value]
+
+
+def catalogue_flags(command: Command) -> Command:
+    """Add the options of the store of a catalogue; the command takes them all as ``catalogue_options``."""
+
+    @wraps(command)
+    def gathered(*, storage_options: Given, catalogue_options: Given, **others: Any) -> Any:
+        flags = [*_taken(_OF_READS, others), *_taken(_OF_SERVER, others)]
+        return command(catalogue_options=nested([*flags, *storage_options, *catalogue_options]), **others)
+
+    same = _catalogue_option("The same as --storage-option, as `crawler index` has it.")
+    options = (*_server_options("Catalogue on S3"), _storage_option("the catalogue's store"), same)
+    return _with_options(gathered, *options)  # type: ignore[return-value]
+
+
+def stores_flags(command: Command) -> Command:
+    """Add the options of the stores of files and of the catalogue, which `arguments_of` tells apart.
+
+    The command takes ``storage_options`` and ``catalogue_options``, and as ``shared_options`` those of both.
+    """
+
+    @wraps(command)
+    def gathered(*, storage_options: Given, catalogue_options: Given, **others: Any) -> Any:
+        return command(
+            storage_options=nested([*_taken(_OF_READS, others), *storage_options]),
+            shared_options=nested(_taken(_OF_SERVER, others)),
+            catalogue_options=nested(catalogue_options),
+            **others,
+        )
+
+    own = _catalogue_option(
+        "Any option of the catalogue's store, as --storage-option is of that of ROOTS; may be given again. Counts more "
+        "than --endpoint-url, --region and --profile, which are of both where both are on S3."
+    )
+    options = (*_server_options("S3"), _storage_option("the store of ROOTS"), own)
+    return _with_options(gathered, *options)  # type: ignore[return-value]
+
+
+def _taken(flags: Mapping[str, tuple[str, ...]], given: dict[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
+    """Take flags out of what a command is given, and return those that were set as options."""
+    values = {names: given.pop(flag) for flag, names in flags.items()}
+    return [(names, value) for names, value in values.items() if value is not None]
+
+
+def _with_options(command: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _server_options(where: str) -> tuple[Callable[..., Any], ...]:
+    return (
+        click.option("--anon", is_flag=True, default=None, help=f"{where}: read a public bucket without credentials."),
+        click.option(
+            "--requester-pays", is_flag=True, default=None, help=f"{where}: agree to pay for requests and transfer."
+        ),
+        click.option("--endpoint-url", metavar="URL", help=f"{where}: address of a server other than Amazon's."),
+        click.option("--region", metavar="R", help=f"{where}: region of the bucket."),
+        click.option("--profile", metavar="P", help=f"{where}: profile of ~/.aws whose credentials are used."),
+    )
+
+
+def _storage_option(where: str) -> Callable[..., Any]:
+    return click.option(
         "--storage-option",
         "storage_options",
         type=storage_option,
         metavar="K=V",
         multiple=True,
-        help="Any option of the store, as fsspec spells it; may be given again. A dot goes one table down: "
+        help=f"Any option of {where}, as fsspec spells it; may be given again. A dot goes one table down: "
         "client_kwargs.region_name=us-west-2.",
-    ),
-)
+    )
 
 
-def storage_flags(command: Command) -> Command:
-    """Add the options that say how the files are reached; the command takes them all as ``storage_options``."""
-
-    @wraps(command)
-    def gathered(
-        *,
-        anon: bool | None,
-        requester_pays: bool | None,
-        endpoint_url: str | None,
-        region: str | None,
-        profile: str | None,
-        storage_options: tuple[tuple[tuple[str, ...], Any], ...],
-        **others: Any,
-    ) -> Any:
-        flags = [
-            (("anon",), anon),
-            (("requester_pays",), requester_pays),
-            (("endpoint_url",), endpoint_url),
-            (("client_kwargs", "region_name"), region),
-            (("profile",), profile),
-        ]
-        given = [flag for flag in flags if flag[1] is not None]
-        return command(storage_options=nested([*given, *storage_options]), **others)
-
-    for option in reversed(_STORAGE_FLAGS):
-        gathered = option(gathered)
-    return gathered  # type: ignore[return-value]  # of other parameters, as decorators of click have it
+def _catalogue_option(text: str) -> Callable[..., Any]:
+    return click.option(
+        "--catalogue-option", "catalogue_options", type=storage_option, metavar="K=V", multiple=True, help=text
+    )
 
 
-def catalogue_flag(command: Command) -> Command:
-    """Add the option that says how the catalogue is reached; the command takes it as ``catalogue_options``."""
+def arguments_of(told: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a job file under those of the command line.
 
-    @wraps(command)
-    def gathered(*, catalogue_options: tuple[tuple[tuple[str, ...], Any], ...], **others: Any) -> Any:
-        return command(catalogue_options=nested(catalogue_options), **others)
-
-    return click.option(  # type: ignore[return-value]
-        "--catalogue-option",
-        "catalogue_options",
-        type=storage_option,
-        metavar="K=V",
-        multiple=True,
-        help="Any option of the catalogue's store, as --storage-option; may be given again.",
-    )(gathered)
+    ``shared_options`` of the command line are of the roots, and of a catalogue on S3, too, where its own options say
+    nothing else; of that catalogue alone where no root is on S3.
+    """
+    given = dict(over)
+    shared = given.pop("shared_options", {})
+    arguments = merged(told, given)
+    if not shared:
+        return arguments
+    on_s3 = scheme_of(arguments.get("catalogue") or "") in S3_SCHEMES
+    if on_s3:
+        arguments["catalogue_options"] = merged(shared, arguments.get("catalogue_options", {}))
+    if not on_s3 or any(root.startswith("@") or scheme_of(as_url(root)) == "s3" for root in arguments.get("roots", ())):
+        below = merged(told.get("storage_options", {}), shared)
+        arguments["storage_options"] = merged(below, given.get("storage_options", {}))
+    return arguments
 
 
 def scope_flags(command: Command) -> Command:
@@ -305,7 +358,7 @@ def with_job_file(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"cluster file {cluster_file}: must have the section [cluster], and none but that and those below it"
             )
         told |= cluster
-    arguments = merged(told, over)
+    arguments = arguments_of(told, over)
     if not _TLS.isdisjoint(over) and "scheduler" not in arguments:
         raise UsageError("--tls-ca-file, --tls-cert and --tls-key are of a scheduler: give --scheduler tls://...")
     where = f"in the section [crawl] of {path}" if path is not None else "in a job file (--job FILE)"

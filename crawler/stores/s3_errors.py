@@ -180,6 +180,12 @@ def from_botocore(url: str, error: Exception, asked: Asked) -> StoreError:
     return meaning(url, _of_settings(error, inner) or f"cannot be asked for ({type(error).__name__})")
 
 
+def at_endpoint(mapped: StoreUnavailableError, endpoint: str) -> StoreUnavailableError:
+    """Return an error of a server that never answered with the server's address, and what to check."""
+    said = f"{mapped.reason} ({printable(endpoint)}): check --endpoint-url and the network"
+    return StoreUnavailableError(mapped.url, said, mapped.kind)
+
+
 def _of_settings(error: Exception, inner: object) -> str | None:
     if isinstance(inner, UnicodeError):
         return "answer has a header that is not UTF-8"

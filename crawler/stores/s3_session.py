@@ -35,17 +35,15 @@ from crawler.stores.failures import (
     is_weak,
     missing,
     range_ignored,
-    unavailable,
 )
 from crawler.stores.s3_calls import Calls
 from crawler.stores.s3_credentials import Credentials
-from crawler.stores.s3_errors import NO_CREDENTIALS, Asked, from_botocore
+from crawler.stores.s3_errors import NO_CREDENTIALS, Asked, at_endpoint, from_botocore
 from crawler.stores.s3_listing import list_by_ranges, list_by_token
 from crawler.stores.s3_options import OF_SESSION, S3Options
 from crawler.stores.s3_pages import EVENT as TAKE_CONTENTS
 from crawler.stores.s3_pages import Page, page_of, second, take_contents
 from crawler.stores.traffic import Traffic
-from crawler.stores.urls import printable
 from crawler.stores.values import describe, http_time_of, size_of, time_of
 from crawler.stores.web import CONNECT_SECONDS, hang_up
 
@@ -279,9 +277,7 @@ class S3Session:
         )
         if self._opened is None or _answer(error) is not None or not isinstance(mapped, StoreUnavailableError):
             return mapped
-        endpoint = printable(str(self._opened[2].meta.endpoint_url))
-        said = f"{mapped.reason} ({endpoint}): check --endpoint-url and the network"
-        return unavailable(mapped.url, said, mapped.kind)
+        return at_endpoint(mapped, str(self._opened[2].meta.endpoint_url))
 
     def _open(self, url: str) -> tuple[asyncio.AbstractEventLoop, Any, Any]:
         with self._lock:

@@ -120,7 +120,7 @@ class Folder:
             self.filesystem.move(written, path)
 
 
-def open_folder(location: str, storage_options: Mapping[str, Any] | None = None) -> Folder:
+def open_folder(location: str, storage_options: Mapping[str, Any] | None = None, *, reading: bool = False) -> Folder:
     """Open a folder by its path or URL. It need not exist; nothing is asked of the store yet.
 
     Parameters
@@ -128,6 +128,8 @@ def open_folder(location: str, storage_options: Mapping[str, Any] | None = None)
     location : str
     storage_options : mapping, optional
         Of S3, as fsspec spells them; the local disk has none.
+    reading : bool
+        Nothing is written, so that no credentials are needed where the bucket is public.
 
     Raises
     ------
@@ -137,7 +139,7 @@ def open_folder(location: str, storage_options: Mapping[str, Any] | None = None)
     url = as_url(location).rstrip("/")
     scheme = scheme_of(url)
     if scheme in S3_SCHEMES:
-        return _on_s3(url, storage_options or {})
+        return _on_s3(url, storage_options or {}, reading=reading)
     if scheme != "file":
         raise UsageError(f"a catalogue lies on the local disk or on s3, not at {scheme}://: {printable(location)}")
     if storage_options:
@@ -147,25 +149,32 @@ def open_folder(location: str, storage_options: Mapping[str, Any] | None = None)
     return Folder(url, pafs.LocalFileSystem(), path, path)
 
 
-def _on_s3(url: str, storage_options: Mapping[str, Any]) -> Folder:
+def _on_s3(url: str, storage_options: Mapping[str, Any], *, reading: bool) -> Folder:
     # Imported here: a catalogue on the local disk need not wait for botocore.
     from crawler.stores.s3_files import S3Files  # noqa: PLC0415
     from crawler.stores.s3_options import understood  # noqa: PLC0415
     from crawler.stores.s3_session import S3Session  # noqa: PLC0415
 
     options = understood(storage_options)
-    if options.anon:
+    if options.anon and not reading:
         raise UsageError(f"a catalogue cannot be written without credentials: {url}")
     session = S3Session(options)
     # Ranges as Arrow asks for them, and listings as they are now: other runs write here too.
     filesystem = S3Files(**options.s3fs, use_listings_cache=False, default_cache_type="none")
 
     def log_options() -> dict[str, str]:
-        endpoint, known = session.endpoint(url), session.credentials(url)()
+        endpoint = session.endpoint(url)
+        if options.anon:
+            proof = {"aws_skip_signature": "true"}
+        else:
+            known = session.credentials(url)()
+            proof = {
+                "aws_access_key_id": known["access_key_id"],
+                "aws_secret_access_key": known["secret_access_key"],
+                "aws_session_token": known["token"],
+            }
         found = {
-            "aws_access_key_id": known["access_key_id"],
-            "aws_secret_access_key": known["secret_access_key"],
-            "aws_session_token": known["token"],
+            **proof,
             "aws_region": endpoint.region,
             "aws_endpoint_url": endpoint.url,
             "aws_allow_http": "true" if endpoint.url.startswith("http:") else "false",

@@ -97,6 +97,30 @@ class TestCredentials:
         said = refused(crawler("index", root, "-c", "made", *where, "--anon"))
         assert said.startswith(f"cannot list {root}: listing not allowed without credentials (403 AccessDenied): ")
 
+    @pytest.mark.parametrize("command", ["info", "query", "runs", "vacuum"])
+    def test_none_for_a_catalogue(self, crawler: Run, moto: S3Server, command: str) -> None:
+        more = ["FROM files"] if command == "query" else []
+        url, at = f"s3://{moto.bucket()}/catalogue", ["--catalogue-option", f"endpoint_url={moto.endpoint}"]
+        assert refused(crawler(command, url, *more, *at)) == (
+            f"catalogue {url}: cannot be read: no AWS credentials found: set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or read public data with --anon"
+        )
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["profile=nobody"], "no AWS profile nobody"),
+            (["key=k", "secret=s", "endpoint_url=127.0.0.1:1"], "endpoint is no URL: --endpoint-url begins with http"),
+            (
+                ["key=k", "secret=s", "endpoint_url=http://127.0.0.1:1"],
+                "connection refused (http://127.0.0.1:1): check --endpoint-url and the network",
+            ),
+        ],
+    )
+    def test_wrong_settings_for_a_catalogue(self, crawler: Run, options: list[str], said: str) -> None:
+        mine = [word for option in options for word in ("--catalogue-option", option)]
+        assert said in refused(crawler("info", "s3://somewhere/catalogue", *mine))
+
     @pytest.mark.parametrize(
         ("key", "code"), [("owner-key", "SignatureDoesNotMatch"), ("nobody", "InvalidAccessKeyId")]
     )

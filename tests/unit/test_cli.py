@@ -676,6 +676,46 @@ class TestOptions:
         }
         assert "catalogue_options" not in asked[0].others
 
+    @pytest.mark.parametrize(
+        ("roots", "catalogue", "of_roots", "of_catalogue"),
+        [
+            (["s3://b/"], "s3://c/", True, True),
+            (["@keys.txt"], "s3://c/", True, True),
+            (["https://b.s3.amazonaws.com/"], "s3://c/", True, True),
+            (["s3://b/"], "c", True, False),
+            (["data", "https://example.org/"], "s3://c/", False, True),
+            (["data"], "c", True, False),
+        ],
+    )
+    def test_server_is_of_every_store_on_s3(
+        self,
+        crawler: Run,
+        asked: list[Asked],
+        roots: list[str],
+        catalogue: str,
+        of_roots: bool,
+        of_catalogue: bool,
+    ) -> None:
+        flags = ["--endpoint-url", "http://h:1", "--region", "eu-west-1", "--profile", "p"]
+        shared = {"endpoint_url": "http://h:1", "client_kwargs": {"region_name": "eu-west-1"}, "profile": "p"}
+        assert crawler("index", *roots, "-c", catalogue, *flags).code == 0
+        assert asked[0].others.get("storage_options") == (shared if of_roots else None)
+        assert asked[0].others.get("catalogue_options") == (shared if of_catalogue else None)
+
+    def test_options_of_one_store_count_more(self, crawler: Run, asked: list[Asked]) -> None:
+        Path("job.toml").write_text("[storage_options]\nprofile = 'j'\n[catalogue_options]\nprofile = 'k'\n")
+        flags = ["--profile", "p", "--anon", "--requester-pays"]
+        assert crawler("index", "s3://b/", "-c", "s3://c/", *flags, "--storage-option", "profile=r").code == 0
+        assert asked[0].others["storage_options"] == {"profile": "r", "anon": True, "requester_pays": True}
+        assert asked[0].others["catalogue_options"] == {"profile": "p"}
+        assert (
+            crawler("index", "s3://b/", "-c", "s3://c/", "--profile", "p", "--catalogue-option", "profile=q").code == 0
+        )
+        assert asked[1].others["catalogue_options"] == {"profile": "q"}
+        assert crawler("index", "s3://b/", "-c", "s3://c/", "--profile", "p", "--job", "job.toml").code == 0
+        assert asked[2].others["storage_options"] == {"profile": "p"}
+        assert asked[2].others["catalogue_options"] == {"profile": "k"}
+
     def test_only_those_given(self, crawler: Run, asked: list[Asked]) -> None:
         assert crawler("index", "s3://b/", "-c", "c").code == 0
         assert set(asked[0].others) == {"workers", "client", "progress"}
