@@ -101,6 +101,21 @@ def range_ignored(url: str) -> RangeIgnoredError:
     )
 
 
+def overlong(url: str, wanted: int, told: int | None = None) -> StoreError:
+    """Say that an answer is longer than it may be. Another try would not help: nothing is wrong with the network.
+
+    Parameters
+    ----------
+    url : str
+    wanted : int
+        Bytes that the answer may have.
+    told : int or None
+        Bytes that it says that it has.
+    """
+    said = f"answer has more than the {wanted:,} bytes that were wanted"
+    return failed(url, said if told is None else f"{said}: {told:,}")
+
+
 def unavailable(url: str, said: str, kind: str = "connection") -> StoreUnavailableError:
     """Say that the store of ``url`` did not answer as it should, and may do so later."""
     return StoreUnavailableError(printable(url), one_line(said), kind)
@@ -147,13 +162,16 @@ def fetched(asked: ObjectRef, span: ByteRange, data: bytes, answer: ObjectRef) -
         ETag or size are told by both and differ.
     StoreUnavailableError
         Fewer bytes came than the object has in ``span``: the answer was cut short.
+    StoreError
+        More bytes came.
     """
     check_same(asked, answer)
     size = answer.size if answer.size is not None else asked.size
-    if size is not None:
-        wanted = max(0, min(span.stop, size) - span.start)
-        if len(data) != wanted:
-            raise unavailable(asked.url, f"answer has {len(data)} bytes, {wanted} were asked for", "short-body")
+    wanted = len(span) if size is None else max(0, min(span.stop, size) - span.start)
+    if len(data) > wanted:
+        raise overlong(asked.url, wanted, len(data))
+    if size is not None and len(data) < wanted:
+        raise unavailable(asked.url, f"answer has {len(data)} bytes, {wanted} were asked for", "short-body")
     return Fetched(
         data,
         ObjectRef(

@@ -23,7 +23,7 @@ from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.failures import check_same, failed, fetched, from_os_error, missing
 from crawler.stores.rows import batches
 from crawler.stores.urls import file_path, file_url, printable, scheme_of
-from crawler.stores.web import from_client_error
+from crawler.stores.web_aiohttp import from_client_error
 
 # What file systems call the same thing; the first that is there counts.
 _ETAG = ("ETag", "etag", "e_tag", "content_md5", "md5Hash", "checksum")

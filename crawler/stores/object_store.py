@@ -1,21 +1,23 @@
-"""The Rust object_store library, through obstore: the fast way to read ranges.
+"""The Rust object_store library, through obstore: local files and memory on request, and what S3 needs of it.
 
 Always its blocking calls, from threads, never the awaited ones: they let go of the GIL, cost less CPU, and
 cannot abort the interpreter at its exit as the awaited ones sometimes do.
 
-obstore names objects by raw paths without empty segments, dots or control characters, and encodes them for
-HTTP in its own way. What it cannot name exactly is read through another adapter, the fallback.
+obstore names objects by raw paths without empty segments, dots or control characters. What it cannot name exactly is
+read through another adapter, the fallback.
+
+It reads no web servers, which may be anybody's: it follows redirects with all headers, reads the body of an error
+without a limit, and can be told neither to stop.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes, urlsplit
 
 import obstore
 import obstore.exceptions
@@ -25,40 +27,24 @@ import pyarrow as pa
 from crawler.errors import StoreError, UsageError
 from crawler.stores.base import LISTING_SCHEMA, ByteRange, Fetched, ObjectRef, ObjectStore
 from crawler.stores.failures import (
-    NO_HEAD,
     changed,
-    check_same,
     denied,
     failed,
     fetched,
     from_status,
-    is_weak,
     missing,
     range_ignored,
     unavailable,
 )
 from crawler.stores.rows import BATCH_ROWS
-from crawler.stores.urls import WEB_SCHEMES, file_path, file_url, one_line, scheme_of
+from crawler.stores.urls import file_path, file_url, one_line, scheme_of
 
-# A dead address costs two connects, a stalled answer one time-out: 7 and 10 s. obstore's defaults are ten
-# retries within three minutes, and no limit on a stall but 30 s for the whole answer, which is too little
-# for a slow one.
+# obstore's defaults are no limit on a stall but 30 s for the whole answer, which is too little for a slow one.
 CLIENT_OPTIONS = {
     "connect_timeout": timedelta(seconds=3),
     "read_timeout": timedelta(seconds=10),
     "timeout": timedelta(seconds=60),
 }
-RETRY_CONFIG = {
-    "max_retries": 2,
-    "retry_timeout": timedelta(seconds=6),
-    "backoff": {
-        "init_backoff": timedelta(seconds=0.2),
-        "max_backoff": timedelta(seconds=2),
-        "base": 3,
-    },
-}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # what obstore gives where a server sends no Last-Modified
-
 _STATUS = re.compile(r"status code: (\d{3})")
 _BEYOND_END = re.compile(r"invalid range|range was invalid", re.IGNORECASE)
 # FileNotFoundError: what obstore raises in fact where its documentation says NotFoundError.
@@ -86,11 +72,6 @@ _CAUSES = (
     (re.compile(r"IncompleteMessage|kind: Connect\b|error sending request|HTTP error"), "connection failed", "reset"),
 )
 
-# A character of a URL's path that object_store sends as it stands, or one that it encodes just so. Anything
-# else (`%2B`, `%7e`, a query string) would reach the server as something else.
-_SENT_EXACTLY = re.compile(
-    r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%(?:20|22|23|25|3C|3E|3F|5C|60|7B|7C|7D|[89A-F][0-9A-F]))+"
-)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # Rust's local store keeps names ending in #1 for uploads under way.
 _UPLOAD = re.compile(r"#\d+(/|$)")
@@ -104,13 +85,10 @@ class _Place(NamedTuple):
 
 
 class ObstoreStore:
-    """Objects of ``http(s)``, ``file`` and ``memory`` URLs, through obstore.
+    """Objects of ``file`` and ``memory`` URLs, through obstore.
 
     Parameters
     ----------
-    options : Mapping[str, object]
-        ``headers``: sent with every HTTP request, to every server that a URL names. ``client_options`` and
-        ``retry_config``: obstore's own.
     fallback : Callable[[], ObjectStore] or None
         Makes the adapter for what obstore cannot name or list. Called once at most.
     memory : obstore.store.MemoryStore or None
@@ -119,27 +97,17 @@ class ObstoreStore:
 
     def __init__(
         self,
-        options: Mapping[str, object],
         *,
         fallback: Callable[[], ObjectStore] | None,
         memory: obstore.store.MemoryStore | None = None,
     ) -> None:
-        self._options = dict(options)
         self._make_fallback = fallback
         self._fallback: ObjectStore | None = None
         self._lock = threading.Lock()
         self._stores: dict[str, Any] = {} if memory is None else {"memory://": memory}
 
     def list(self, url: str) -> Iterator[pa.RecordBatch]:
-        """Yield every object below ``url``. See `crawler.stores.base.ObjectStore.list`.
-
-        HTTP has no listing that obstore could read: the fallback reads HTML indexes.
-        """
-        if scheme_of(url) in WEB_SCHEMES:
-            return self._instead(url).list(url)
-        return self._list(url)
-
-    def _list(self, url: str) -> Iterator[pa.RecordBatch]:
+        """Yield every object below ``url``. See `crawler.stores.base.ObjectStore.list`."""
         place = _place(url.rstrip("/") if scheme_of(url) == "file" else url)
         path = place.path.rstrip("/")
         if path and not _nameable(path):
@@ -153,30 +121,23 @@ class ObstoreStore:
             raise from_obstore(url, error) from None
 
     def head(self, url: str) -> ObjectRef:
-        """Describe one object; of unknown size where an HTTP server refuses HEAD (405, 501)."""
+        """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
         place = _place(url)
         if not _nameable(place.path):
             return self._instead(url).head(url)
         try:
             return _described(url, obstore.head(self._store(place.root), place.path))
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            said = str(error)
-            if _status(said) in NO_HEAD or "ontent-Length" in said:
-                return ObjectRef(url)
             raise from_obstore(url, error) from None
 
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
-        """Read one range of an object. See `crawler.stores.base.ObjectStore.get`.
-
-        A range that starts beyond the end costs a second request, HEAD, for the size and ETag that obstore
-        does not tell of that answer; so does a whole answer, where it may be one of no bytes.
-        """
+        """Read one range of an object. See `crawler.stores.base.ObjectStore.get`."""
         place = _place(ref.url)
         if not _nameable(place.path):
             return self._instead(ref.url).get(ref, span)
         options: obstore.GetOptions = {"range": (span.start, span.stop)}
-        if ref.etag is not None and not is_weak(ref.etag):
-            options["if_match"] = self._if_match(ref)
+        if ref.etag is not None:
+            options["if_match"] = ref.etag
         try:
             answer = obstore.get(self._store(place.root), place.path, options=options)
             data = answer.bytes().to_bytes()
@@ -190,25 +151,12 @@ class ObstoreStore:
 
     def _empty(self, ref: ObjectRef, span: ByteRange, error: Exception) -> Fetched | None:
         """Return what a refused range means where the object ends before it, else None."""
-        said = str(error)
-        if isinstance(error, obstore.exceptions.NotSupportedError):
-            # A server may answer any range of an empty object with all of it, which is nothing.
-            if ref.size:
-                return None
-            described = self.head(ref.url)
-            check_same(ref, described)
-            return fetched(ref, span, b"", described) if described.size == 0 else None
-        if _status(said) != 416 and not _BEYOND_END.search(said):
+        if not _BEYOND_END.search(str(error)):
             return None
         described = self.head(ref.url)
         if described.size is not None and span.start < described.size:
             raise changed(ref.url)  # it grew between the two requests
         return fetched(ref, span, b"", described)
-
-    def _if_match(self, ref: ObjectRef) -> str:
-        etag = ref.etag or ""
-        # An ETag on the wire has quotes (RFC 9110, section 8.8.3); an inventory may have dropped them.
-        return f'"{etag}"' if scheme_of(ref.url) in WEB_SCHEMES and not etag.startswith('"') else etag
 
     def _instead(self, url: str) -> ObjectStore:
         with self._lock:
@@ -222,25 +170,13 @@ class ObstoreStore:
         store = self._stores.get(root)
         if store is None:
             with self._lock:
-                store = self._stores.setdefault(root, _opened(root, self._options))
+                store = self._stores.setdefault(root, _opened(root))
         return store
 
 
-def _opened(root: str, options: Mapping[str, object]) -> Any:
-    """Make the obstore store of one root. The next schemes go here."""
-    scheme = scheme_of(root)
-    if scheme == "file":
-        return obstore.store.LocalStore("/")
-    if scheme not in WEB_SCHEMES:
-        return obstore.store.MemoryStore()
-    client: dict[str, Any] = {**CLIENT_OPTIONS, "allow_http": scheme == "http"}
-    if isinstance(headers := options.get("headers"), Mapping):
-        client["default_headers"] = {str(name): str(value) for name, value in headers.items()}
-    if isinstance(given := options.get("client_options"), Mapping):
-        client |= given
-    retry: Any = options.get("retry_config", RETRY_CONFIG)
-    with understood_options():
-        return obstore.store.HTTPStore(root, client_options=client, retry_config=retry)  # type: ignore[arg-type]  # a TypedDict cannot be built from what users give
+def _opened(root: str) -> Any:
+    """Make the obstore store of one root."""
+    return obstore.store.LocalStore("/") if scheme_of(root) == "file" else obstore.store.MemoryStore()
 
 
 @contextmanager
@@ -256,15 +192,6 @@ def _place(url: str) -> _Place:
     scheme = scheme_of(url)
     if scheme == "file":
         return _Place("file://", file_path(url)[1:])
-    if scheme in WEB_SCHEMES:
-        parts = urlsplit(url)
-        path = url[len(parts.scheme) + 3 + len(parts.netloc) :]
-        if not _SENT_EXACTLY.fullmatch(path):
-            return _Place(f"{scheme}://{parts.netloc}", "")
-        try:
-            return _Place(f"{scheme}://{parts.netloc}", unquote_to_bytes(path[1:]).decode())
-        except UnicodeDecodeError:
-            return _Place(f"{scheme}://{parts.netloc}", "")
     return _Place("memory://", url[len("memory://") :])
 
 
@@ -280,13 +207,12 @@ def _nameable(path: str) -> bool:
 
 
 def _described(url: str, meta: Any) -> ObjectRef:
-    modified = meta["last_modified"]
     return ObjectRef(
         url=url,
         size=meta["size"],
         etag=meta["e_tag"],
         version=meta["version"],
-        last_modified=None if modified == _EPOCH else modified,
+        last_modified=meta["last_modified"],
     )
 
 

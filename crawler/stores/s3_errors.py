@@ -28,7 +28,7 @@ from crawler.stores.failures import (
 )
 from crawler.stores.object_store import from_obstore
 from crawler.stores.urls import one_line, printable
-from crawler.stores.web import from_client_error
+from crawler.stores.web_aiohttp import from_client_error
 
 NO_CREDENTIALS = (
     "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "

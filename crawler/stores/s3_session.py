@@ -45,7 +45,8 @@ from crawler.stores.s3_pages import EVENT as TAKE_CONTENTS
 from crawler.stores.s3_pages import Page, page_of, take_contents
 from crawler.stores.traffic import Traffic
 from crawler.stores.urls import printable
-from crawler.stores.web import CONNECT_SECONDS, hang_up
+from crawler.stores.web_aiohttp import hang_up
+from crawler.stores.web_connection import CONNECT_SECONDS
 
 STALL_SECONDS = 5.0
 """Longest wait for the next bytes of an answer. S3's own first bytes take 0.1 s; a long wait is better asked again."""
