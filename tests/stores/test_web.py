@@ -442,7 +442,7 @@ class TestIndex:
     def test_tilde_written_otherwise(self, server: RangeServer, store: ObjectStore) -> None:
         server.objects["~me/x.fits"] = DATA
         server.index_links = ["/%7Eme/y.fits"]
-        assert self.listed(server, store, "~me/") == ["/%7Eme/y.fits", "/~me/x.fits"]
+        assert self.listed(server, store, "~me/") == ["/~me/x.fits", "/~me/y.fits"]
 
     def test_redirected_root(self, server: RangeServer, store: ObjectStore) -> None:
         server.objects["new/in/x.fits"] = DATA
