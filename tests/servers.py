@@ -203,7 +203,8 @@ class RangeHandler(Handler):
         """Send an object, or a range of it."""
         owner = self.server.owner
         etag = etag_of(data)
-        told = {"Content-Type": "application/fits", "Last-Modified": LAST_MODIFIED, "Accept-Ranges": "bytes"}
+        kind = owner.content_types.get(unquote(self.path).removeprefix("/").partition("?")[0], "application/fits")
+        told = {"Content-Type": kind, "Last-Modified": LAST_MODIFIED, "Accept-Ranges": "bytes"}
         if owner.etags != "none":
             told["ETag"] = etag if owner.etags == "strong" else f"W/{etag}"
         wanted = self.asked.if_match
@@ -260,6 +261,8 @@ class RangeServer:
         Paths whose answers wait until the event is set. All are set when the server stops.
     redirects : dict[str, str]
         Location to redirect to, by decoded path.
+    content_types : dict[str, str]
+        Content-Type of objects that are no FITS files, by decoded path.
     """
 
     handler: ClassVar[type[Handler]] = RangeHandler
@@ -276,6 +279,7 @@ class RangeServer:
         self.status: dict[str, int] = {}
         self.stalled: dict[str, threading.Event] = {}
         self.redirects: dict[str, str] = {}
+        self.content_types: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._server = Server(self, self.handler).__enter__()

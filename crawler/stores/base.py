@@ -84,6 +84,21 @@ class Fetched(NamedTuple):
     ref: ObjectRef
 
 
+class Moved(NamedTuple):
+    """A folder that redirects to another, which is not below the one that is listed.
+
+    Attributes
+    ----------
+    url : str
+        As it is linked to, with a slash at its end.
+    to : str
+        Where it is, with a slash at its end.
+    """
+
+    url: str
+    to: str
+
+
 class ObjectStore(Protocol):
     """Objects that can be listed and read by range. Safe to use from many threads at once.
 
@@ -97,7 +112,8 @@ class ObjectStore(Protocol):
         Parameters
         ----------
         url : str
-            A folder or prefix. Objects are yielded in no promised order.
+            A folder or prefix. Objects are yielded in no promised order. A generator may return a sequence of `Moved`:
+            folders that it did not list.
 
         Raises
         ------

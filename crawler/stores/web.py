@@ -9,13 +9,13 @@ Nothing is tried twice here: retrying is above, for all stores alike.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, MutableSequence, Sequence
 from email.utils import parsedate_to_datetime
 
 import pyarrow as pa
 
 from crawler.errors import ObjectNotFoundError, StoreError
-from crawler.stores.base import ByteRange, Fetched, ObjectRef
+from crawler.stores.base import ByteRange, Fetched, Moved, ObjectRef
 from crawler.stores.failures import (
     NO_HEAD,
     check_same,
@@ -28,7 +28,7 @@ from crawler.stores.failures import (
 )
 from crawler.stores.index_page import Page, parse_page
 from crawler.stores.rows import batches
-from crawler.stores.urls import below, web_url
+from crawler.stores.urls import below, one_line, printable, web_url
 from crawler.stores.web_answer import (
     REDIRECTS,
     Answer,
@@ -65,13 +65,17 @@ class WebStore:
         self._public = {"Accept-Encoding": "identity", "User-Agent": given.get("user-agent", _AGENT)}
         self._private = {n: v for n, v in transport.user_headers.items() if n.lower() not in _NOT_OF_USERS}
 
-    def list(self, url: str) -> Iterator[pa.RecordBatch]:
+    def list(self, url: str) -> Generator[pa.RecordBatch, None, Sequence[Moved]]:
         """Yield every object that the HTML index of the folder ``url``, and those of its subfolders, link to.
 
-        Only links below ``url`` count, or below what it redirects to. Links with a query string are left
-        out where they lead to a folder: they sort it. An index tells no sizes: all columns but ``url`` are
-        null. A subfolder that is linked to but gone (404) is skipped; any other that cannot be read ends
-        the listing.
+        Only links below ``url`` count. Links with a query string are left out where they lead to a folder: they sort
+        it. An index tells no sizes: all columns but ``url`` are null. A subfolder that is linked to but gone (404) is
+        skipped; any other that cannot be read ends the listing.
+
+        Returns
+        -------
+        Sequence of Moved
+            Folders, ``url`` itself perhaps among them, that redirect out of ``url``, and were not listed.
 
         Raises
         ------
@@ -80,7 +84,9 @@ class WebStore:
         StoreError
             The answer is no HTML page, or folders nest without end.
         """
-        return batches(self._walk(below(url)))
+        moved: list[Moved] = []
+        yield from batches(self._walk(web_url(below(url)), moved))
+        return moved
 
     def head(self, url: str) -> ObjectRef:
         """Describe one object; of unknown size where the server refuses HEAD (405, 501)."""
@@ -111,11 +117,10 @@ class WebStore:
             return fetched(ref, span, b"", whole)
         raise range_ignored(ref.url)
 
-    def _walk(self, folder: str) -> Iterator[ObjectRef]:
-        root, links = self._page(folder, web_url(folder))
-        seen: set[str] = {root}
+    def _walk(self, root: str, moved: MutableSequence[Moved]) -> Iterator[ObjectRef]:
+        seen: set[str] = set()
         # What is left to list, next one last: links of a page in the order of their URLs.
-        left: MutableSequence[tuple[str, int]] = [(url, 1) for url in reversed(links)]
+        left: MutableSequence[tuple[str, int]] = [(root, 0)]
         while left:
             url, depth = left.pop()
             if not url.endswith("/"):
@@ -124,28 +129,39 @@ class WebStore:
             if depth > _MAX_DEPTH:
                 raise failed(url, f"folders nest deeper than {_MAX_DEPTH} levels, as links in a loop do")
             try:
-                final, links = self._page(url, root)
+                page = self._page(url, root)
             except ObjectNotFoundError:
+                if url == root:
+                    raise
                 continue
-            if final not in seen:
-                seen.add(final)
-                left.extend((link, depth + 1) for link in reversed(links))
+            if not page.base.startswith(root):
+                self._check_may_move(url, page.base)
+                moved.append(Moved(url, page.base))
+            elif page.base not in seen:
+                seen.add(page.base)
+                left.extend((link, depth + 1) for link in reversed(parse_page(page)))
 
-    def _page(self, url: str, root: str) -> tuple[str, Sequence[str]]:
-        """Return the URL that an index was found at, and its links below ``root`` in order."""
+    def _check_may_move(self, url: str, to: str) -> None:
+        """Raise `StoreError` where files would be read with headers that were not given for their server."""
+        if origin(url) != origin(to) and self._transport.has_credentials:
+            raise failed(
+                url,
+                f"redirects to {printable(to)}, another server, to which the headers that were given are not sent: "
+                "name that folder instead",
+            )
+
+    def _page(self, url: str, root: str) -> Page:
+        """Return the index of a folder."""
         answer = self._ask("GET", url, {}, lambda status: INDEX_BYTES if status == 200 else 0)
         if answer.status != 200:
             error = _refused(url, answer)
             raise missing(url, "no such folder") if isinstance(error, ObjectNotFoundError) else error
-        if answer.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower() not in (
-            "text/html",
-            "application/xhtml+xml",
-        ):
+        kind = answer.headers.get("Content-Type", "text/html")
+        if kind.partition(";")[0].strip().lower() not in ("text/html", "application/xhtml+xml"):
             raise failed(url, "is no folder index: the answer is not HTML")
-        base = below(answer.url.partition("?")[0])
-        # A redirect of the root itself moves everything below it.
-        root = base if url == root else root
-        return base, parse_page(Page(base, root, answer.body, answer.headers.get("Content-Type", "")))
+        if (coding := answer.headers.get("Content-Encoding", "identity").lower()) != "identity":
+            raise failed(url, f"folder index is compressed ({one_line(coding, limit=40)}), which was not asked for")
+        return Page(_folder_of(url, answer.url), root, answer.body, kind)
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], wanted: Callable[[int], int]) -> Answer:
         """Send one request, follow redirects, and read no more of the answer's body than is wanted of its status."""
@@ -161,6 +177,21 @@ class WebStore:
                 return answer
             target, at_home = moved, origin(moved) == origin(url)
         raise failed(url, f"redirects more than {REDIRECTS} times")
+
+
+def _folder_of(asked: str, final: str) -> str:
+    """Return the folder of an index that was found at the URL ``final``, with a slash at its end.
+
+    Raises
+    ------
+    StoreError
+        It is no folder, as the page for a log-in is none.
+    """
+    address = final.partition("?")[0]
+    folder = address[: address.rindex("/") + 1]
+    if folder not in (address, asked.partition("?")[0]):  # the second: it names the page of that folder, index.html
+        raise failed(asked, f"redirects to {printable(final)}, which is no folder: folders end in /")
+    return folder
 
 
 def _refused(url: str, answer: Answer) -> StoreError:

@@ -444,11 +444,6 @@ class TestIndex:
         server.index_links = ["/%7Eme/y.fits"]
         assert self.listed(server, store, "~me/") == ["/~me/x.fits", "/~me/y.fits"]
 
-    def test_redirected_root(self, server: RangeServer, store: ObjectStore) -> None:
-        server.objects["new/in/x.fits"] = DATA
-        server.redirects["top/"] = f"{server.origin}/new/"
-        assert self.listed(server, store) == ["/new/in/x.fits"]
-
     def test_dead_link_to_a_folder_is_skipped(self, server: RangeServer, store: ObjectStore) -> None:
         server.objects.update({"top/x.fits": DATA, "top/gone/y.fits": DATA})
         server.status["top/gone/"] = 404
