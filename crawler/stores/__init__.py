@@ -14,6 +14,7 @@ from typing import Literal
 
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
+from crawler.stores.failures import sealed
 from crawler.stores.traffic import Patient, Traffic
 from crawler.stores.urls import S3_SCHEMES, as_url, one_line, scheme_of
 
@@ -36,6 +37,7 @@ _OBSTORE_SCHEMES = ("file", "memory")
 _SOCKET_OPTIONS = frozenset({"headers", "client_options"})
 
 
+@sealed
 def open_store(
     url_or_scheme: str,
     storage_options: Mapping[str, object] | None = None,

@@ -102,7 +102,8 @@ class Moved(NamedTuple):
 class ObjectStore(Protocol):
     """Objects that can be listed and read by range. Safe to use from many threads at once.
 
-    Every method raises `crawler.errors.StoreError` or one of its children, and nothing else of the library below.
+    Every method raises `crawler.errors.StoreError` or one of its children, and nothing else of the library below: no
+    error of a library is its ``__cause__`` or ``__context__``.
     Stores are made on the worker from options (`crawler.stores.open_store`) and are never pickled.
     """
 

@@ -9,11 +9,14 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import wraps
 from http import HTTPStatus
+from typing import Any, ParamSpec, TypeVar
 
 from crawler.errors import (
     AccessDeniedError,
+    CrawlerError,
     ObjectChangedError,
     ObjectNotFoundError,
     RangeIgnoredError,
@@ -39,6 +42,50 @@ _KINDS: tuple[tuple[type[OSError], str], ...] = (
 )
 NO_HEAD = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 """Answers of servers that serve GET but will not hear of HEAD."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Yielded = TypeVar("Yielded")
+
+
+def sealed(call: Callable[P, T]) -> Callable[P, T]:
+    """Let errors of ours leave ``call`` without the errors of libraries that they were made of.
+
+    Python keeps those as ``__context__``, also where ``raise ... from None`` hides them, and they hold what must not be
+    logged or sent to another process: whole requests, signatures, bodies of answers.
+    """
+
+    @wraps(call)
+    def calling(*args: P.args, **named: P.kwargs) -> T:
+        try:
+            return call(*args, **named)
+        except CrawlerError as error:
+            raised = error
+        raise _alone(raised)  # out here, where no error is being handled that could become its context
+
+    return calling
+
+
+def sealed_listing(
+    call: Callable[P, Iterator[Yielded]],
+) -> Callable[P, Generator[Yielded, None, Any]]:
+    """Do the same as `sealed` for a method that yields."""
+
+    @wraps(call)
+    def yielding(*args: P.args, **named: P.kwargs) -> Generator[Yielded, None, Any]:
+        try:
+            return (yield from call(*args, **named))
+        except CrawlerError as error:
+            raised = error
+        raise _alone(raised)
+
+    return yielding
+
+
+def _alone(error: CrawlerError) -> CrawlerError:
+    error.__cause__ = error.__context__ = None
+    return error
 
 
 def from_status(url: str, status: int, retry_after: object = None) -> StoreError:

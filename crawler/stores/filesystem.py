@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from crawler.errors import ObjectNotFoundError, StoreError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.stores.failures import check_same, failed, fetched, from_os_error, missing
+from crawler.stores.failures import check_same, failed, fetched, from_os_error, missing, sealed, sealed_listing
 from crawler.stores.rows import batches
 from crawler.stores.urls import file_path, file_url, printable, scheme_of
 from crawler.stores.web_aiohttp import from_client_error
@@ -52,6 +52,7 @@ class FsspecStore:
         self._lock = threading.Lock()
         self._opened: dict[tuple[str, str], Any] = {}
 
+    @sealed_listing
     def list(self, url: str) -> Iterator[pa.RecordBatch]:
         """Yield every object below ``url``, folder by folder, sorted in each; one folder's names are held.
 
@@ -64,6 +65,7 @@ class FsspecStore:
         """
         return batches(self._walk(url))
 
+    @sealed
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
         filesystem, path = self._located(url)
@@ -75,6 +77,7 @@ class FsspecStore:
             raise missing(url, "is a folder, not an object")
         return _described(url, info)
 
+    @sealed
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`.
 

@@ -34,6 +34,8 @@ from crawler.stores.failures import (
     from_status,
     missing,
     range_ignored,
+    sealed,
+    sealed_listing,
     unavailable,
 )
 from crawler.stores.rows import BATCH_ROWS
@@ -106,6 +108,7 @@ class ObstoreStore:
         self._lock = threading.Lock()
         self._stores: dict[str, Any] = {} if memory is None else {"memory://": memory}
 
+    @sealed_listing
     def list(self, url: str) -> Iterator[pa.RecordBatch]:
         """Yield every object below ``url``. See `crawler.stores.base.ObjectStore.list`."""
         place = _place(url.rstrip("/") if scheme_of(url) == "file" else url)
@@ -120,6 +123,7 @@ class ObstoreStore:
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             raise from_obstore(url, error) from None
 
+    @sealed
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
         place = _place(url)
@@ -130,6 +134,7 @@ class ObstoreStore:
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             raise from_obstore(url, error) from None
 
+    @sealed
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`."""
         place = _place(ref.url)

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.stores.failures import failed, fetched, is_weak, missing
+from crawler.stores.failures import failed, fetched, is_weak, missing, sealed, sealed_listing
 from crawler.stores.object_store import CLIENT_OPTIONS, understood_options
 from crawler.stores.s3_errors import Asked, from_s3_obstore, is_range_ignored, is_wrong_region, named_region, status_of
 from crawler.stores.s3_options import understood
@@ -92,6 +92,7 @@ class S3Store:
         self._endpoint: Endpoint | None = None
         self._provider: Any = None
 
+    @sealed_listing
     def list(self, url: str) -> Iterator[pa.RecordBatch]:
         """Yield every object whose key begins with that of ``url`` and a slash, by many requests at once.
 
@@ -106,10 +107,12 @@ class S3Store:
         """Pages of listings that were asked for, each try counted."""
         return self._session.list_requests
 
+    @sealed
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
         return self._session.head(url)
 
+    @sealed
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`.
 

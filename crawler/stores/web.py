@@ -25,6 +25,8 @@ from crawler.stores.failures import (
     is_weak,
     missing,
     range_ignored,
+    sealed,
+    sealed_listing,
 )
 from crawler.stores.index_page import Page, parse_page
 from crawler.stores.rows import batches
@@ -65,6 +67,7 @@ class WebStore:
         self._public = {"Accept-Encoding": "identity", "User-Agent": given.get("user-agent", _AGENT)}
         self._private = {n: v for n, v in transport.user_headers.items() if n.lower() not in _NOT_OF_USERS}
 
+    @sealed_listing
     def list(self, url: str) -> Generator[pa.RecordBatch, None, Sequence[Moved]]:
         """Yield every object that the HTML index of the folder ``url``, and those of its subfolders, link to.
 
@@ -88,6 +91,7 @@ class WebStore:
         yield from batches(self._walk(web_url(below(url)), moved))
         return moved
 
+    @sealed
     def head(self, url: str) -> ObjectRef:
         """Describe one object; of unknown size where the server refuses HEAD (405, 501)."""
         answer = self._ask("HEAD", url, {}, lambda _: 0)
@@ -97,6 +101,7 @@ class WebStore:
             raise _refused(url, answer)
         return _described(url, answer.headers, answer.headers.length)
 
+    @sealed
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`."""
         headers = {"Range": f"bytes={span.start}-{span.stop - 1}"}
