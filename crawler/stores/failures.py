@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -40,6 +41,7 @@ _KINDS: tuple[tuple[type[OSError], str], ...] = (
     (socket.gaierror, "no-host"),
     (ssl.SSLError, "tls"),
 )
+_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 NO_HEAD = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 """Answers of servers that serve GET but will not hear of HEAD."""
 
@@ -67,20 +69,23 @@ def sealed(call: Callable[P, T]) -> Callable[P, T]:
     return calling
 
 
-def sealed_listing(
-    call: Callable[P, Iterator[Yielded]],
-) -> Callable[P, Generator[Yielded, None, Any]]:
-    """Do the same as `sealed` for a method that yields."""
+def sealed_listing(call: Callable[P, Iterator[Yielded]]) -> Callable[P, Generator[Yielded, None, Any]]:
+    """Do the same as `sealed` for a method that returns an iterator, and for what that raises."""
+    begin = sealed(call)
 
     @wraps(call)
-    def yielding(*args: P.args, **named: P.kwargs) -> Generator[Yielded, None, Any]:
-        try:
-            return (yield from call(*args, **named))
-        except CrawlerError as error:
-            raised = error
-        raise _alone(raised)
+    def listing(*args: P.args, **named: P.kwargs) -> Generator[Yielded, None, Any]:
+        return _sealed(begin(*args, **named))
 
-    return yielding
+    return listing
+
+
+def _sealed(found: Iterator[Yielded]) -> Generator[Yielded, None, Any]:
+    try:
+        return (yield from found)
+    except CrawlerError as error:
+        raised = error
+    raise _alone(raised)
 
 
 def _alone(error: CrawlerError) -> CrawlerError:
@@ -100,7 +105,7 @@ def from_status(url: str, status: int, retry_after: object = None) -> StoreError
         return denied(url, said)
     if status == HTTPStatus.PRECONDITION_FAILED:
         return changed(url)
-    if status in _MAY_PASS or (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED):
+    if status in _MAY_PASS or (500 <= status < 600 and status != HTTPStatus.NOT_IMPLEMENTED):
         return advised(unavailable(url, said, _KINDS_OF_STATUS.get(status, "server-error")), retry_after)
     return failed(url, said)
 
@@ -181,9 +186,14 @@ def failed(url: str, said: str) -> StoreError:
     return StoreError(printable(url), one_line(said))
 
 
-def is_weak(etag: str) -> bool:
-    """Tell whether ``etag`` is a weak one, which If-Match never matches (RFC 9110, section 13.1.1)."""
-    return etag.startswith("W/")
+def if_match(etag: str | None) -> str | None:
+    """Return ``etag`` as If-Match has it, in quotes (RFC 9110, section 8.8.3), which S3 Inventory drops.
+
+    None where a read cannot be pinned to it: a weak one never matches (section 13.1.1), and one of other characters
+    than those that an ETag has would reach the server as something else. Such are compared with those of the answers.
+    """
+    quoted = etag if etag is None or etag.startswith(('"', "W/")) else f'"{etag}"'
+    return quoted if quoted is not None and _ETAG.fullmatch(quoted) else None
 
 
 def same_etag(one: str, other: str) -> bool:

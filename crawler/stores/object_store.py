@@ -70,10 +70,10 @@ _CAUSES = (
     (re.compile(r"kind: Timeout|TimedOut|timed out"), "timed out", "time-out"),
     (re.compile(r"ConnectionReset"), "answer was cut short", "reset"),
     (re.compile(r"IncompleteBody|UnexpectedEof|kind: Interrupted"), "answer was cut short", "short-body"),
-    (re.compile(r"Requested \d+\.\.\d+, got \d"), "answer has other bytes than were asked for", "short-body"),
     (re.compile(r"IncompleteMessage|kind: Connect\b|error sending request|HTTP error"), "connection failed", "reset"),
 )
 
+_OTHER_RANGE = re.compile(r"Requested (\d{1,20})\.\.(\d{1,20}), got (\d{1,20})\.\.(\d{1,20})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # Rust's local store keeps names ending in #1 for uploads under way.
 _UPLOAD = re.compile(r"#\d+(/|$)")
@@ -239,7 +239,7 @@ def _status(said: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def from_obstore(url: str, error: Exception) -> StoreError:
+def from_obstore(url: str, error: Exception) -> StoreError:  # noqa: PLR0911 - one for each kind
     """Return the error that one of obstore's means for ``url``.
 
     Only words of our own and the status are kept: obstore's text is many lines, and holds whole URLs and
@@ -254,6 +254,11 @@ def from_obstore(url: str, error: Exception) -> StoreError:
             return meaning(url)
     if isinstance(error, obstore.exceptions.NotSupportedError) and "Range request" in said:
         return range_ignored(url)
+    if (other := _OTHER_RANGE.search(said)) is not None:
+        start, stop, got_start, got_stop = (int(number) for number in other.groups())
+        said = f"answer has bytes {got_start} to {got_stop - 1}, asked for were {start} to {stop - 1}"
+        is_part = got_start == start and got_stop < stop
+        return unavailable(url, said, "short-body") if is_part else failed(url, said)
     for pattern, cause, kind in _CAUSES:
         if pattern.search(said):
             return unavailable(url, cause, kind)

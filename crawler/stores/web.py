@@ -22,7 +22,7 @@ from crawler.stores.failures import (
     failed,
     fetched,
     from_status,
-    is_weak,
+    if_match,
     missing,
     range_ignored,
     sealed,
@@ -105,11 +105,12 @@ class WebStore:
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`."""
         headers = {"Range": f"bytes={span.start}-{span.stop - 1}"}
-        if ref.etag is not None and not is_weak(ref.etag):
-            headers["If-Match"] = ref.etag if ref.etag.startswith('"') else f'"{ref.etag}"'
+        if (etag := if_match(ref.etag)) is not None:
+            headers["If-Match"] = etag
         answer = self._ask("GET", ref.url, headers, lambda status: len(span) if status == 206 else 0)
         if answer.status == 206:
-            size = check_range(ref.url, answer.headers, span)
+            told = answer.headers
+            size = check_range(ref.url, told.get("Content-Range"), told.get("Content-Type"), span)
             return fetched(ref, span, answer.body, _described(ref.url, answer.headers, size))
         if answer.status == 416:
             described = _described(ref.url, answer.headers, unsatisfied_size(answer.headers))

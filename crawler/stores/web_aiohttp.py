@@ -19,12 +19,12 @@ from typing import Any
 import aiohttp
 import fsspec.asyn
 import yarl
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError
 from fsspec.implementations.http import get_client
 
 from crawler.errors import StoreError, UsageError
 from crawler.stores.failures import failed, from_status, overlong, unavailable
-from crawler.stores.web_answer import Answer, Headers, Request, check_length, user_headers
+from crawler.stores.web_answer import UNREADABLE, Answer, Headers, Request, check_length, user_headers
 from crawler.stores.web_connection import CONNECT_SECONDS, STALL_SECONDS, TOTAL_SECONDS
 
 # Options of fsspec's HTTPFileSystem that mean nothing to a request; it hands all others to aiohttp. Redirects are
@@ -193,9 +193,10 @@ atexit.register(_settle)
 
 def from_client_error(url: str, error: Exception) -> StoreError:
     """Return the error that a failure of aiohttp means for ``url``. The status is told by `from_status`."""
-    if isinstance(error.__cause__, LineTooLong):
-        return failed(url, "answer has headers that are too long or too many")
-    if isinstance(error.__cause__, HttpProcessingError):  # aiohttp tells of a status, 400, that nobody sent
+    # aiohttp tells of a status, 400, that nobody sent.
+    if isinstance(error, aiohttp.ClientResponseError) and isinstance(error.__cause__, HttpProcessingError):
+        if not error.message.startswith("Bad status line"):  # of the same class since aiohttp 3.14
+            return failed(url, UNREADABLE)
         return unavailable(url, "answer is not HTTP", "short-body")
     if isinstance(error, aiohttp.ClientResponseError) and error.status >= 400:
         return from_status(url, error.status)

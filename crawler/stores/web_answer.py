@@ -18,11 +18,16 @@ from crawler.stores.urls import WEB_SAFE, WEB_SCHEMES, one_line, printable, web_
 REDIRECTS = 10
 """Redirects that one request follows, at most."""
 
+INTERIM_ANSWERS = 16
+"""Interim answers (1xx, RFC 9110, section 15.2) before an answer, at most."""
+
 HEAD_BYTES = 256 * 1024
 """Bytes of the status line and the headers of one answer, interim answers (1xx) included, at most."""
 
 DRAINED_BYTES = 16 * 1024
 """Bytes of an unwanted body that are read, at most, so that the connection can be used again; else it is closed."""
+
+UNREADABLE = "answer has headers that cannot be read: too long, too many, or not of HTTP"
 
 # Status codes that name another URL for the same request (RFC 9110, section 15.4).
 _MOVED = frozenset({301, 302, 303, 307, 308})
@@ -196,26 +201,35 @@ def redirected(asked: str, answer: Answer) -> str | None:
         # Bytes that no URL may hold are encoded one by one: many servers send paths as raw UTF-8.
         url = web_url(urljoin(answer.url, quote(location.strip().encode("latin-1"), safe=WEB_SAFE + "?#")))
         origin(url)
+        parts = urlsplit(url)
+        # A user that the other server names is nobody that the user of this program is.
+        url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
     except ValueError:
         raise failed(asked, f"redirects to {printable(location)}, which is not followed") from None
     return url
 
 
-def check_range(url: str, headers: Headers, span: ByteRange) -> int | None:
+def check_range(url: str, value: str | None, kind: str | None, span: ByteRange) -> int | None:
     """Return the size of the whole object, where a partial answer (206) tells it.
 
     An answer that ends before the range does is no error here: `crawler.stores.failures.fetched` knows what was
     wanted.
+
+    Parameters
+    ----------
+    url : str
+    value, kind : str or None
+        Content-Range and Content-Type of the answer.
+    span : ByteRange
 
     Raises
     ------
     StoreError
         The answer is not of the range that was asked for, or does not say of which it is.
     """
-    value = headers.get("Content-Range")
     if value is None:
-        kind = headers.get("Content-Type", "").partition(";")[0]
-        raise failed(url, f"answer does not say which bytes it holds ({one_line(kind, limit=40) or 'no'} Content-Type)")
+        kind = one_line((kind or "").partition(";")[0], limit=40) or "no"
+        raise failed(url, f"answer does not say which bytes it holds ({kind} Content-Type)")
     unit, _, rest = value.partition(" ")
     bounds, slash, whole = rest.partition("/")
     first, dash, last = bounds.partition("-")

@@ -13,7 +13,7 @@ import socket
 import time
 from typing import Any
 
-from crawler.stores.web_answer import HEAD_BYTES
+from crawler.stores.web_answer import HEAD_BYTES, INTERIM_ANSWERS
 
 CONNECT_SECONDS = 3.0
 """Longest wait, in seconds, for a connection to one address, and for its TLS handshake."""
@@ -26,7 +26,7 @@ TOTAL_SECONDS = 120.0
 
 
 class TooLongHeadError(http.client.HTTPException):
-    """The status line and headers have more than `HEAD_BYTES`."""
+    """What comes before the body has more than `HEAD_BYTES` or `INTERIM_ANSWERS`."""
 
 
 class Wire:
@@ -115,7 +115,11 @@ class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read the status line and headers, those of interim answers (RFC 9110, section 15.2) before them."""
         super().begin()
+        interim = 0
         while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
+            interim += 1
+            if interim > INTERIM_ANSWERS:
+                raise TooLongHeadError
             # What the constructor sets, and `begin` looks at.
             self.headers = self.msg = None  # type: ignore[assignment]
             self.length = None

@@ -21,6 +21,7 @@ from crawler.stores.failures import failed, from_os_error, overlong, unavailable
 from crawler.stores.urls import one_line
 from crawler.stores.web_answer import (
     DRAINED_BYTES,
+    UNREADABLE,
     Answer,
     Headers,
     Request,
@@ -312,7 +313,7 @@ def _mapped(url: str, error: Exception) -> StoreError:
         return error
     # Of the class itself is what http.client says of more than 100 headers.
     if isinstance(error, (TooLongHeadError, http.client.LineTooLong)) or type(error) is http.client.HTTPException:
-        return failed(url, "answer has headers that are too long or too many")
+        return failed(url, UNREADABLE)
     for kinds, said, kind in _CAUSES:
         if isinstance(error, kinds):
             return unavailable(url, said, kind)
