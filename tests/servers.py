@@ -67,6 +67,7 @@ class Server(ThreadingHTTPServer):
         self.owner = owner
         self._connections: set[socket.socket] = set()
         self._failures: list[BaseException] = []
+        self.accepted = 0
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), handler)
 
@@ -78,13 +79,17 @@ class Server(ThreadingHTTPServer):
     def __exit__(self, *_: object) -> None:
         self.shutdown()
         self._thread.join()
-        with self._lock:
-            for connection in self._connections:  # their threads wait for a next request
-                with contextlib.suppress(OSError):  # the client was faster
-                    connection.shutdown(socket.SHUT_RDWR)
+        self.hang_up()  # the threads of connections wait for a next request
         self.server_close()
         if self._failures:
             raise self._failures[0]
+
+    def hang_up(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):  # the client was faster
+                    connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def origin(self) -> str:
@@ -93,6 +98,7 @@ class Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
             self._connections.add(request)
+            self.accepted += 1
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -191,19 +197,20 @@ class RangeHandler(Handler):
         if status is not None:
             self.send(status, b"<html>\nan error\n</html>", {"Content-Type": "text/html"})
         elif path in owner.redirects:
-            self.send(302, b"", {"Location": owner.redirects[path]})
+            self.send(owner.redirect_status, b"", {"Location": owner.redirects[path]})
         elif path in owner.objects:
             self.send_object(owner.objects[path])
         elif path.endswith("/") or not path:
             self.send_index(path)
         else:
-            self.send(404, b"no such file", {"Content-Type": "text/plain"})
+            self.send(404, owner.error_body, {"Content-Type": "text/plain"})
 
     def send_object(self, data: Content) -> None:
         """Send an object, or a range of it."""
         owner = self.server.owner
         etag = etag_of(data)
-        told = {"Content-Type": "application/fits", "Last-Modified": LAST_MODIFIED, "Accept-Ranges": "bytes"}
+        kind = owner.content_types.get(unquote(self.path).removeprefix("/").partition("?")[0], "application/fits")
+        told = {"Content-Type": kind, "Last-Modified": LAST_MODIFIED, "Accept-Ranges": "bytes", **owner.told}
         if owner.etags != "none":
             told["ETag"] = etag if owner.etags == "strong" else f"W/{etag}"
         wanted = self.asked.if_match
@@ -260,6 +267,13 @@ class RangeServer:
         Paths whose answers wait until the event is set. All are set when the server stops.
     redirects : dict[str, str]
         Location to redirect to, by decoded path.
+    redirect_status : int
+    error_body : bytes
+        What is sent with 404.
+    told : dict[str, str]
+        More headers of objects.
+    content_types : dict[str, str]
+        Content-Type of objects that are no FITS files, by decoded path.
     """
 
     handler: ClassVar[type[Handler]] = RangeHandler
@@ -276,6 +290,10 @@ class RangeServer:
         self.status: dict[str, int] = {}
         self.stalled: dict[str, threading.Event] = {}
         self.redirects: dict[str, str] = {}
+        self.redirect_status = 302
+        self.error_body = b"no such file"
+        self.told: dict[str, str] = {}
+        self.content_types: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._server = Server(self, self.handler).__enter__()
@@ -293,6 +311,15 @@ class RangeServer:
     def url(self, path: str) -> str:
         """Return the URL of a decoded path, percent-encoded as most servers write it."""
         return f"{self.origin}/{quote(path, errors='surrogateescape')}"
+
+    @property
+    def connections(self) -> int:
+        """Connections that were accepted."""
+        return self._server.accepted
+
+    def hang_up(self) -> None:
+        """Close all connections, as a server does with idle ones."""
+        self._server.hang_up()
 
     def stall(self, path: str) -> threading.Event:
         """Let answers for ``path`` wait for the event that is returned."""

@@ -10,13 +10,16 @@ Knows stores only by their protocol. What a listing promises:
   listed once if both are within one partition (of `partitions`), else twice; so is one that a folder or
   another key file has as well. Whoever must not walk an object twice has to remember what was walked.
 - Nothing is lost silently: what cannot be listed ends the listing with a `ListingError`.
+- A folder of the web that redirects is listed where it leads: URLs are of that place, and names, which globs see, are
+  those below the root as it was given. Where it leads into another root, an object can be listed twice.
 - Memory is bounded by batches and by the names of single folders, not by the number of objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,7 +28,7 @@ from crawler.errors import ListingError, ObjectNotFoundError, StoreError
 from crawler.listing.globs import DEFAULT_INCLUDE, NameFilter
 from crawler.listing.key_files import read_key_file
 from crawler.stores import ObjectRef, ObjectStore, as_url
-from crawler.stores.base import LISTING_SCHEMA
+from crawler.stores.base import LISTING_SCHEMA, Moved
 from crawler.stores.rows import batches
 from crawler.stores.urls import S3_SCHEMES, WEB_SCHEMES, below, one_line, printable, readable, scheme_of
 from crawler.text import counted
@@ -71,12 +74,33 @@ def list_roots(
     return Listing(roots, include, exclude, open_store, limit)
 
 
+REDIRECTS = 10
+"""Redirects that lead from a root to one of its folders, at most, each to a folder that is not below the one before."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Root:
     """A root: ``given`` as the user wrote it, for messages."""
 
     given: str
     url: str
+
+
+class _Place(NamedTuple):
+    """A folder to list for a root.
+
+    Attributes
+    ----------
+    url : str
+    name : str
+        What it is called below the root, with a slash at its end; empty for the root itself.
+    redirects : int
+        Those that led here.
+    """
+
+    url: str
+    name: str
+    redirects: int
 
 
 class Listing(Iterator[pa.RecordBatch]):
@@ -94,7 +118,7 @@ class Listing(Iterator[pa.RecordBatch]):
         There is no more. Stays False where the listing stopped at its limit.
     folders : list of str
         URLs of the folders that are listed, with slashes at their ends; known once the listing has begun, or set to
-        what an earlier listing of the same roots knew.
+        what an earlier listing of the same roots knew. One that redirects is there by both its URLs.
     """
 
     def __init__(
@@ -173,8 +197,7 @@ class Listing(Iterator[pa.RecordBatch]):
         named = pa.array(files, type=pa.string())
         listed, others = self._overlaps(folders)
         for root in listed:
-            inner = [below(o.url) for o in others if o is not root and below(o.url).startswith(below(root.url))]
-            yield from self._counted(self._folder(root, named, inner))
+            yield from self._counted(self._folder(root, named, [below(o.url) for o in others if o is not root]))
         for root in self._key_files:
             yield from self._counted(self._from_key_file(root, named))
 
@@ -230,22 +253,31 @@ class Listing(Iterator[pa.RecordBatch]):
         except StoreError as error:
             raise _listing_error(root, error) from error
 
-    def _folder(self, root: _Root, named: pa.Array, inner: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        start = len(below(root.url))
-        found = False
+    def _folder(self, root: _Root, named: pa.Array, others: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        found = 0
+        left = [_Place(root.url, "", 0)]
+        done: set[tuple[str, str]] = set()
         try:
-            for batch in self._list(root):
-                found = True
-                if len(named):
-                    batch = batch.filter(pc.invert(pc.is_in(batch.column("url"), named)))  # noqa: PLW2901 - less of the same
-                urls = batch.column("url").to_pylist()
-                mask = [self._filter(readable(url, url[start:])) for url in urls]
-                self.seen += len(urls)
-                for row, url in enumerate(urls) if inner else ():
-                    if any(url.startswith(prefix) for prefix in inner):
-                        self.seen -= 1
-                        mask[row] &= not any(self._takes(url, prefix) for prefix in inner)
-                yield batch if all(mask) else batch.filter(pa.array(mask, type=pa.bool_()))
+            while left:
+                place = left.pop()
+                listed, moved = yield from self._listed(place, named, others)
+                found += listed
+                if place.redirects and not listed and not moved:
+                    raise ListingError(
+                        printable(root.given),
+                        f"redirects to {printable(place.url)}, which links to nothing: it may ask for a log-in",
+                    )
+                for folder in moved:
+                    name = place.name + readable(folder.url, folder.url[len(below(place.url)) :])
+                    if place.redirects >= REDIRECTS:
+                        raise ListingError(printable(root.given), f"redirects more than {REDIRECTS} times")
+                    if not name:
+                        self.folders.append(folder.to)
+                    # A root that redirects to another is listed with that.
+                    if (folder.to, name) not in done and (name or folder.to not in others):
+                        left.append(_Place(folder.to, name, place.redirects + 1))
+                if not moved:
+                    done.add((below(place.url), place.name))
         except StoreError as error:
             raise _listing_error(root, error) from error
         # Stores without folders cannot tell a misspelt prefix from an empty one; a bucket, or a slash at the
@@ -259,9 +291,34 @@ class Listing(Iterator[pa.RecordBatch]):
             self.seen += batch.num_rows
             yield batch
 
-    def _list(self, root: _Root) -> Iterator[pa.RecordBatch]:
-        store = self._store(root.url)
-        return store.list(root.url) if self._limit is None else store.list(root.url, self._limit - self.seen)
+    def _list(self, place: _Place) -> Iterator[pa.RecordBatch]:
+        store = self._store(place.url)
+        return store.list(place.url) if self._limit is None else store.list(place.url, self._limit - self.seen)
+
+    def _listed(
+        self, place: _Place, named: pa.Array, others: Sequence[str]
+    ) -> Generator[pa.RecordBatch, None, tuple[int, Sequence[Moved]]]:
+        """Yield what the filter takes of a folder; return how many objects it has, and folders that lead elsewhere."""
+        start = len(below(place.url))
+        inner = [prefix for prefix in others if prefix.startswith(below(place.url))]
+        listed = 0
+        found = iter(self._list(place))
+        while True:
+            try:
+                batch = next(found)
+            except StopIteration as end:
+                return listed, end.value or ()
+            listed += batch.num_rows
+            if len(named):
+                batch = batch.filter(pc.invert(pc.is_in(batch.column("url"), named)))
+            urls = batch.column("url").to_pylist()
+            mask = [self._filter(place.name + readable(url, url[start:])) for url in urls]
+            self.seen += len(urls)
+            for row, url in enumerate(urls) if inner else ():
+                if any(url.startswith(prefix) for prefix in inner):
+                    self.seen -= 1
+                    mask[row] &= not any(self._takes(url, prefix) for prefix in inner)
+            yield batch if all(mask) else batch.filter(pa.array(mask, type=pa.bool_()))
 
     def _takes(self, url: str, prefix: str) -> bool:
         return url.startswith(prefix) and self._filter(readable(url, url[len(prefix) :]))

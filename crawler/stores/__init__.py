@@ -13,6 +13,7 @@ from typing import Literal
 
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
+from crawler.stores.failures import sealed
 from crawler.stores.traffic import Patient, Traffic
 from crawler.stores.urls import S3_SCHEMES, as_url, one_line, scheme_of
 
@@ -31,10 +32,11 @@ __all__ = [
 Adapter = Literal["auto", "obstore", "fsspec"]
 
 _WEB = ("http", "https")
-_OBSTORE_SCHEMES = ("http", "https", "memory")
-_OBSTORE_OPTIONS = frozenset({"headers", "client_options", "retry_config"})
+_OBSTORE_SCHEMES = ("memory",)
+_SOCKET_OPTIONS = frozenset({"headers", "client_options"})
 
 
+@sealed
 def open_store(
     url_or_scheme: str,
     storage_options: Mapping[str, object] | None = None,
@@ -50,12 +52,12 @@ def open_store(
         ``s3``, or any URL of that scheme: the store serves all URLs of the scheme, whatever their host or
         bucket. ``s3a`` and ``s3n`` are ``s3``.
     storage_options : Mapping[str, object] or None
-        As fsspec takes them. For ``http(s)``, ``headers``, and obstore's ``client_options`` and
-        ``retry_config``, are understood by obstore; any other option means fsspec. For ``s3`` those of s3fs, and
-        obstore's two.
+        As fsspec takes them. For ``http(s)``, any option but ``headers`` and ``client_options`` (see
+        `crawler.stores.web_sockets.SocketTransport`) means fsspec. For ``s3`` those of s3fs, and obstore's
+        ``client_options`` and ``retry_config``.
     adapter : {"auto", "obstore", "fsspec"}
-        ``auto``: the system's own calls for ``file``, obstore for ``http(s)`` and ``s3``, fsspec for all
-        others. ``obstore``: as ``auto``, but fails for options and schemes that only fsspec can take.
+        ``auto``: the system's own calls for ``file``, Python's own HTTP client for ``http(s)``, obstore for ``s3``,
+        fsspec for all others. ``obstore``: the same, but fails for options and schemes that only fsspec takes.
 
     traffic : Traffic, optional
         What requests are made through: tried again, limited and counted. Without it each library tries again by itself.
@@ -77,19 +79,17 @@ def open_store(
             "(known: file, http, https, memory, s3, gs, az, abfs, ftp, sftp and the others of fsspec)"
         )
     if traffic is not None and scheme not in ("file", "memory"):
-        return Patient(_opened(scheme, _trying_once(scheme, options, adapter), adapter, traffic), traffic)
+        return Patient(_opened(scheme, _trying_once(scheme, options), adapter, traffic), traffic)
     return _opened(scheme, options, adapter, traffic)
 
 
-def _trying_once(scheme: str, options: Mapping[str, object], adapter: Adapter) -> dict[str, object]:
+def _trying_once(scheme: str, options: Mapping[str, object]) -> dict[str, object]:
     """Return the options that keep a library from making requests again by itself, unless they say how."""
     if scheme in S3_SCHEMES:
         config, retries = options.get("config_kwargs") or {}, options.get("retry_config") or {}
         if isinstance(config, Mapping) and isinstance(retries, Mapping):
             once = {"retries": {"mode": "standard", "total_max_attempts": 1}}
             return {**options, "config_kwargs": {**once, **config}, "retry_config": {"max_retries": 0, **retries}}
-    elif scheme in _WEB and adapter != "fsspec" and _OBSTORE_OPTIONS.issuperset(options):
-        return {"retry_config": {"max_retries": 0}, **options}
     return dict(options)
 
 
@@ -102,14 +102,14 @@ def _opened(scheme: str, options: Mapping[str, object], adapter: Adapter, traffi
         return _local(options)
     if adapter == "obstore":
         return _obstore(scheme, options)
-    if adapter == "auto" and scheme in _WEB and _OBSTORE_OPTIONS.issuperset(options):
-        return _obstore(scheme, options)
+    if scheme in _WEB:
+        return _web(options, by_fsspec=adapter == "fsspec" or not _SOCKET_OPTIONS.issuperset(options))
     return _fsspec(scheme, options)
 
 
 def is_known_scheme(scheme: str) -> bool:
     """Tell whether `open_store` knows the scheme, without importing what it needs."""
-    if scheme == "file" or scheme in _OBSTORE_SCHEMES or scheme in S3_SCHEMES:
+    if scheme == "file" or scheme in _OBSTORE_SCHEMES or scheme in _WEB or scheme in S3_SCHEMES:
         return True
     from fsspec.registry import known_implementations, registry
 
@@ -129,20 +129,24 @@ def _obstore(scheme: str, options: Mapping[str, object]) -> ObjectStore:
 
     if scheme not in _OBSTORE_SCHEMES:
         raise UsageError(f"obstore does not read {one_line(scheme)}:// URLs here: use adapter auto or fsspec")
-    if unknown := [str(name) for name in options if name not in _OBSTORE_OPTIONS]:
-        raise UsageError(f"obstore takes no storage option {one_line(', '.join(unknown))}: use adapter fsspec")
+    if options:
+        raise UsageError(f"{scheme} takes no storage options: {one_line(', '.join(map(str, options)))}")
+    return ObstoreStore()
 
-    def fallback() -> ObjectStore:
-        return _fsspec(scheme, {"headers": options["headers"]} if "headers" in options else {})
 
-    return ObstoreStore(options, fallback=None if scheme == "memory" else fallback)
+def _web(options: Mapping[str, object], *, by_fsspec: bool) -> ObjectStore:
+    from crawler.stores.web import WebStore
+
+    if by_fsspec:
+        from crawler.stores.web_aiohttp import AiohttpTransport
+
+        return WebStore(AiohttpTransport(options))
+    from crawler.stores.web_sockets import SocketTransport
+
+    return WebStore(SocketTransport(options))
 
 
 def _fsspec(scheme: str, options: Mapping[str, object]) -> ObjectStore:
-    if scheme in _WEB:
-        from crawler.stores.web import WebStore
-
-        return WebStore(options)
     import fsspec
 
     from crawler.stores.filesystem import FsspecStore

@@ -84,10 +84,26 @@ class Fetched(NamedTuple):
     ref: ObjectRef
 
 
+class Moved(NamedTuple):
+    """A folder that redirects to another, which is not below the one that is listed.
+
+    Attributes
+    ----------
+    url : str
+        As it is linked to, with a slash at its end.
+    to : str
+        Where it is, with a slash at its end.
+    """
+
+    url: str
+    to: str
+
+
 class ObjectStore(Protocol):
     """Objects that can be listed and read by range. Safe to use from many threads at once.
 
-    Every method raises `crawler.errors.StoreError` or one of its children, and nothing else of the library below.
+    Every method raises `crawler.errors.StoreError` or one of its children, and nothing else of the library below: no
+    error of a library is its ``__cause__`` or ``__context__``.
     Stores are made on the worker from options (`crawler.stores.open_store`) and are never pickled.
     """
 
@@ -97,7 +113,8 @@ class ObjectStore(Protocol):
         Parameters
         ----------
         url : str
-            A folder or prefix. Objects are yielded in no promised order.
+            A folder or prefix. Objects are yielded in no promised order. A generator may return a sequence of `Moved`:
+            folders that it did not list.
         limit : int, optional
             Objects that the caller takes, at most: nothing is read before it is needed for them. More may be yielded.
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import wraps
 from http import HTTPStatus
+from typing import Any, ParamSpec, TypeVar
 
 from crawler.errors import (
     AccessDeniedError,
+    CrawlerError,
     ObjectChangedError,
     ObjectNotFoundError,
     RangeIgnoredError,
@@ -22,7 +26,6 @@ from crawler.errors import (
 )
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.urls import one_line, printable
-from crawler.text import plural
 
 _MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
@@ -38,8 +41,56 @@ _KINDS: tuple[tuple[type[OSError], str], ...] = (
     (socket.gaierror, "no-host"),
     (ssl.SSLError, "tls"),
 )
+_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 NO_HEAD = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 """Answers of servers that serve GET but will not hear of HEAD."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Yielded = TypeVar("Yielded")
+
+
+def sealed(call: Callable[P, T]) -> Callable[P, T]:
+    """Let errors of ours leave ``call`` without the errors of libraries that they were made of.
+
+    Python keeps those as ``__context__``, also where ``raise ... from None`` hides them, and they hold what must not be
+    logged or sent to another process: whole requests, signatures, bodies of answers.
+    """
+
+    @wraps(call)
+    def calling(*args: P.args, **named: P.kwargs) -> T:
+        try:
+            return call(*args, **named)
+        except CrawlerError as error:
+            raised = error
+        raise _alone(raised)  # out here, where no error is being handled that could become its context
+
+    return calling
+
+
+def sealed_listing(call: Callable[P, Iterator[Yielded]]) -> Callable[P, Generator[Yielded, None, Any]]:
+    """Do the same as `sealed` for a method that returns an iterator, and for what that raises."""
+    begin = sealed(call)
+
+    @wraps(call)
+    def listing(*args: P.args, **named: P.kwargs) -> Generator[Yielded, None, Any]:
+        return _sealed(begin(*args, **named))
+
+    return listing
+
+
+def _sealed(found: Iterator[Yielded]) -> Generator[Yielded, None, Any]:
+    try:
+        return (yield from found)
+    except CrawlerError as error:
+        raised = error
+    raise _alone(raised)
+
+
+def _alone(error: CrawlerError) -> CrawlerError:
+    error.__cause__ = error.__context__ = None
+    return error
 
 
 def from_status(url: str, status: int, retry_after: object = None) -> StoreError:
@@ -54,7 +105,7 @@ def from_status(url: str, status: int, retry_after: object = None) -> StoreError
         return denied(url, said)
     if status == HTTPStatus.PRECONDITION_FAILED:
         return changed(url)
-    if status in _MAY_PASS or (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED):
+    if status in _MAY_PASS or (500 <= status < 600 and status != HTTPStatus.NOT_IMPLEMENTED):
         return advised(unavailable(url, said, _KINDS_OF_STATUS.get(status, "server-error")), retry_after)
     return failed(url, said)
 
@@ -102,6 +153,21 @@ def range_ignored(url: str) -> RangeIgnoredError:
     )
 
 
+def overlong(url: str, wanted: int, told: int | None = None) -> StoreError:
+    """Say that an answer is longer than it may be. Another try would not help: nothing is wrong with the network.
+
+    Parameters
+    ----------
+    url : str
+    wanted : int
+        Bytes that the answer may have.
+    told : int or None
+        Bytes that it says that it has.
+    """
+    said = f"answer has more than the {wanted:,} bytes that were wanted"
+    return failed(url, said if told is None else f"{said}: {told:,}")
+
+
 def unavailable(url: str, said: str, kind: str = "connection") -> StoreUnavailableError:
     """Say that the store of ``url`` did not answer as it should, and may do so later."""
     return StoreUnavailableError(printable(url), one_line(said), kind)
@@ -120,9 +186,14 @@ def failed(url: str, said: str) -> StoreError:
     return StoreError(printable(url), one_line(said))
 
 
-def is_weak(etag: str) -> bool:
-    """Tell whether ``etag`` is a weak one, which If-Match never matches (RFC 9110, section 13.1.1)."""
-    return etag.startswith("W/")
+def if_match(etag: str | None) -> str | None:
+    """Return ``etag`` as If-Match has it, in quotes (RFC 9110, section 8.8.3), which S3 Inventory drops.
+
+    None where a read cannot be pinned to it: a weak one never matches (section 13.1.1), and one of other characters
+    than those that an ETag has would reach the server as something else. Such are compared with those of the answers.
+    """
+    quoted = etag if etag is None or etag.startswith(('"', "W/")) else f'"{etag}"'
+    return quoted if quoted is not None and _ETAG.fullmatch(quoted) else None
 
 
 def same_etag(one: str, other: str) -> bool:
@@ -148,14 +219,16 @@ def fetched(asked: ObjectRef, span: ByteRange, data: bytes, answer: ObjectRef) -
         ETag or size are told by both and differ.
     StoreUnavailableError
         Fewer bytes came than the object has in ``span``: the answer was cut short.
+    StoreError
+        More bytes came.
     """
     check_same(asked, answer)
     size = answer.size if answer.size is not None else asked.size
-    if size is not None:
-        wanted = max(0, min(span.stop, size) - span.start)
-        if len(data) != wanted:
-            got = f"{len(data)} {plural(len(data), 'byte')}"
-            raise unavailable(asked.url, f"answer has {got}, {wanted} were asked for", "short-body")
+    wanted = len(span) if size is None else max(0, min(span.stop, size) - span.start)
+    if len(data) > wanted:
+        raise overlong(asked.url, wanted, len(data))
+    if size is not None and len(data) < wanted:
+        raise unavailable(asked.url, f"answer has {counted(len(data), 'byte')}, {wanted} were asked for", "short-body")
     return Fetched(
         data,
         ObjectRef(

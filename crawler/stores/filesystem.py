@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from crawler.errors import ObjectNotFoundError, StoreError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.stores.failures import check_same, failed, fetched, from_os_error, missing
+from crawler.stores.failures import check_same, failed, fetched, from_os_error, missing, sealed, sealed_listing
 from crawler.stores.rows import batches
 from crawler.stores.urls import file_path, file_url, printable, scheme_of
 from crawler.stores.values import describe, size_of, tag_of, time_of, writable
-from crawler.stores.web import from_client_error
+from crawler.stores.web_aiohttp import from_client_error
 
 # What file systems call the same thing; the first that is there counts.
 _ETAG = ("ETag", "etag", "e_tag", "content_md5", "md5Hash", "checksum")
@@ -51,6 +51,7 @@ class FsspecStore:
         self._lock = threading.Lock()
         self._opened: dict[tuple[str, str], Any] = {}
 
+    @sealed_listing
     def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield every object below ``url``, folder by folder, sorted in each; one folder's names are held.
 
@@ -63,6 +64,7 @@ class FsspecStore:
         """
         return batches(self._walk(url), limit)
 
+    @sealed
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
         filesystem, path = self._located(url)
@@ -74,6 +76,7 @@ class FsspecStore:
             raise missing(url, "is a folder, not an object")
         return _described(url, info)
 
+    @sealed
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`.
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from crawler.errors import ObjectNotFoundError
 from crawler.stores.base import LISTING_SCHEMA, ByteRange, Fetched, ObjectRef
-from crawler.stores.failures import fetched, from_os_error, missing
+from crawler.stores.failures import fetched, from_os_error, missing, sealed, sealed_listing
 from crawler.stores.rows import BATCH_ROWS
 from crawler.stores.urls import file_path
 from crawler.stores.values import microseconds_of
@@ -59,6 +59,7 @@ class LocalStore:
     replaced is noticed; a replacement that restores all three is not.
     """
 
+    @sealed_listing
     def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield every file below the folder ``url``, in byte order of their paths.
 
@@ -76,6 +77,7 @@ class LocalStore:
         """
         return _batches(_walk(url), limit)
 
+    @sealed
     def head(self, url: str) -> ObjectRef:
         """Describe one file. See `crawler.stores.base.ObjectStore.head`."""
         try:
@@ -83,6 +85,7 @@ class LocalStore:
         except OSError as error:
             raise from_os_error(url, error) from None
 
+    @sealed
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of a file. See `crawler.stores.base.ObjectStore.get`."""
         try:

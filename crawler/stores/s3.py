@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import urllib.request
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -21,11 +22,19 @@ import pyarrow as pa
 
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.stores.failures import failed, fetched, is_weak, missing
+from crawler.stores.failures import failed, fetched, if_match, missing, overlong, sealed, sealed_listing
 from crawler.stores.object_store import CLIENT_OPTIONS, is_header_unread, understood_options
-from crawler.stores.s3_errors import Asked, from_s3_obstore, is_range_ignored, is_wrong_region, named_region, status_of
+from crawler.stores.s3_errors import (
+    FENCE,
+    Asked,
+    from_s3_obstore,
+    is_range_ignored,
+    is_wrong_region,
+    named_region,
+    status_of,
+)
 from crawler.stores.s3_options import understood
-from crawler.stores.s3_session import STALL_SECONDS, Endpoint, S3Session, if_match, split
+from crawler.stores.s3_session import STALL_SECONDS, Endpoint, S3Session, split
 from crawler.stores.traffic import Traffic
 from crawler.stores.values import describe
 
@@ -94,6 +103,7 @@ class S3Store:
         self._endpoint: Endpoint | None = None
         self._provider: Any = None
 
+    @sealed_listing
     def list(self, url: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield every object whose key begins with that of ``url`` and a slash, by many requests at once.
 
@@ -109,10 +119,12 @@ class S3Store:
         """Pages of listings that were asked for, each try counted."""
         return self._session.list_requests
 
+    @sealed
     def head(self, url: str) -> ObjectRef:
         """Describe one object. See `crawler.stores.base.ObjectStore.head`."""
         return self._session.head(url)
 
+    @sealed
     def get(self, ref: ObjectRef, span: ByteRange) -> Fetched:
         """Read one range of an object. See `crawler.stores.base.ObjectStore.get`.
 
@@ -139,11 +151,11 @@ class S3Store:
 
     def _read(self, bucket: _Bucket, key: str, ref: ObjectRef, span: ByteRange) -> Fetched:
         options: obstore.GetOptions = {"range": (span.start, span.stop)}
-        if ref.etag is not None and not is_weak(ref.etag):
-            options["if_match"] = if_match(ref.etag)
+        if (etag := if_match(ref.etag)) is not None:
+            options["if_match"] = etag
         try:
             answer = obstore.get(bucket.store, key, options=options)
-            data, meta = answer.bytes().to_bytes(), answer.meta
+            data, meta = _read(ref.url, answer, len(span)), answer.meta
         except _CAUGHT as error:
             if status_of(error) == 416:
                 return self._session.beyond(ref, span)
@@ -199,14 +211,17 @@ class S3Store:
             client["default_headers"] = {"x-amz-request-payer": "requester"}
         if not options.anon and self._provider is None:
             self._provider = self._session.credentials(url)
-        everything: Any = {**client, **options.client_options}
         virtual = _is_virtual(endpoint, name)
+        address = _with_bucket(endpoint.url, name) if virtual else endpoint.url
+        if not urllib.request.getproxies():
+            client |= {"proxy_url": f"http://{FENCE}", "proxy_excludes": urlsplit(address).hostname}
+        everything: Any = {**client, **options.client_options}
         retry: Any = {**RETRY_CONFIG, **options.retry_config}
         # Everything that obstore would otherwise read from the environment by itself is said.
         with understood_options():
             store = obstore.store.S3Store(
                 name,
-                endpoint=_with_bucket(endpoint.url, name) if virtual else endpoint.url,
+                endpoint=address,
                 region=endpoint.region,
                 virtual_hosted_style_request=virtual,
                 skip_signature=options.anon,
@@ -216,6 +231,24 @@ class S3Store:
                 credential_provider=None if options.anon else self._provider,
             )
         return _Bucket(store, endpoint.region)
+
+
+def _read(url: str, answer: obstore.GetResult, wanted: int) -> bytes:
+    """Read the body that is wanted, and little more where it is longer.
+
+    Raises
+    ------
+    StoreError
+        It is longer.
+    """
+    pieces, left = [], wanted
+    # One piece is all that is wanted: the stream makes pieces of this size, and gives less at the end only.
+    for piece in answer.stream(min_chunk_size=wanted + 1):
+        pieces.append(bytes(piece))
+        left -= len(piece)
+        if left < 0:
+            raise overlong(url, wanted)
+    return b"".join(pieces)
 
 
 def _is_virtual(endpoint: Endpoint, bucket: str) -> bool:

@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 import aiohttp
 import botocore.exceptions as bc
+from botocore.parsers import ResponseParserError
 
 from crawler.errors import ArchivedError, CredentialsExpiredError, ObjectChangedError, StoreError, StoreUnavailableError
 from crawler.stores.failures import (
@@ -23,12 +24,14 @@ from crawler.stores.failures import (
     from_os_error,
     from_status,
     missing,
+    overlong,
     range_ignored,
     unavailable,
 )
 from crawler.stores.object_store import from_obstore
+from crawler.stores.s3_transport import OverlongAnswerError
 from crawler.stores.urls import one_line, printable
-from crawler.stores.web import from_client_error
+from crawler.stores.web_aiohttp import from_client_error
 
 NO_CREDENTIALS = (
     "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
@@ -78,7 +81,12 @@ _CAUSES = (
     (bc.SSLError, "certificate or TLS error", "tls"),
     (bc.ConnectionClosedError, "answer was cut short", "reset"),
     ((bc.ResponseStreamingError, bc.IncompleteReadError), "answer was cut short", "short-body"),
+    (ResponseParserError, "answer is not one of S3", "short-body"),
 )
+FENCE = "127.0.0.1:0"
+"""Address of a proxy that there cannot be. obstore follows redirects with the session token of the credentials, and has
+no option not to; so it is told that all other hosts are reached through this proxy."""
+
 _BARE_REDIRECT = "redirect without LOCATION"
 
 
@@ -154,7 +162,7 @@ def _forbidden(url: str, shown: str, asked: Asked) -> StoreError:
     return denied(url, f"{said} ({shown})" + (": " + "; ".join(advice) if advice else ""))
 
 
-def from_botocore(url: str, error: Exception, asked: Asked) -> StoreError:
+def from_botocore(url: str, error: Exception, asked: Asked) -> StoreError:  # noqa: PLR0911 - one for each kind
     """Return the error that one of botocore, aiobotocore or s3fs means for ``url``."""
     # s3fs turns errors of the store into OSError, and keeps them as the cause.
     for one in (error, error.__cause__):
@@ -166,6 +174,8 @@ def from_botocore(url: str, error: Exception, asked: Asked) -> StoreError:
             return from_code(url, "" if code.isdigit() else code, status, asked, retry_after)
     if (said := _of_credentials(error)) is not None:
         return denied(url, said)
+    if isinstance(error, OverlongAnswerError):
+        return overlong(url, int(error.kwargs["limit"]))
     for kinds, cause, kind in _CAUSES:
         if isinstance(error, kinds):
             return unavailable(url, cause, kind)
@@ -219,6 +229,8 @@ def from_s3_obstore(url: str, error: Exception, asked: Asked) -> StoreError:
         return denied(url, NOT_REFRESHED)
     if is_range_ignored(error):
         return range_ignored(url)
+    if FENCE in said:
+        return failed(url, "store redirects to another server, which is not followed")
     if _BARE_REDIRECT in said:
         return from_code(url, "", HTTPStatus.MOVED_PERMANENTLY, asked)
     status = _STATUS.search(said)

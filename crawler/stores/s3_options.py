@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from fsspec.config import apply_config
@@ -16,6 +17,7 @@ from s3fs import S3FileSystem
 
 from crawler.errors import UsageError
 from crawler.stores.urls import one_line
+from crawler.stores.web_connection import TOTAL_SECONDS
 
 OBSTORE_OPTIONS = frozenset({"client_options", "retry_config"})
 """Options of obstore's own, understood beside those of s3fs."""
@@ -103,6 +105,14 @@ class S3Options:
         """The ``client_kwargs``."""
         given: Mapping[str, Any] = self.s3fs["client_kwargs"]
         return given
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds that one request of s3fs may take: obstore's option ``timeout``, unless that is in words."""
+        timeout = self.client_options.get("timeout")
+        if isinstance(timeout, timedelta):
+            return timeout.total_seconds()
+        return float(timeout) if isinstance(timeout, (int, float)) else TOTAL_SECONDS
 
     @property
     def explicit_keys(self) -> tuple[str, str, str | None] | None:

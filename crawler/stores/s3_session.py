@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -21,6 +21,7 @@ import fsspec.asyn
 import pyarrow as pa
 from aiobotocore.session import AioSession
 from botocore.loaders import Loader, create_loader
+from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 
@@ -32,7 +33,8 @@ from crawler.stores.failures import (
     denied,
     failed,
     fetched,
-    is_weak,
+    from_status,
+    if_match,
     missing,
     range_ignored,
 )
@@ -43,9 +45,12 @@ from crawler.stores.s3_listing import list_by_ranges, list_by_token
 from crawler.stores.s3_options import OF_SESSION, S3Options
 from crawler.stores.s3_pages import EVENT as TAKE_CONTENTS
 from crawler.stores.s3_pages import Page, page_of, second, take_contents
+from crawler.stores.s3_transport import LimitedSession, read_limited
 from crawler.stores.traffic import Traffic
-from crawler.stores.values import describe, http_time_of, size_of, time_of
-from crawler.stores.web import CONNECT_SECONDS, hang_up
+from crawler.stores.values import describe, http_time_of, time_of
+from crawler.stores.web_aiohttp import hang_up
+from crawler.stores.web_answer import check_range
+from crawler.stores.web_connection import CONNECT_SECONDS
 
 STALL_SECONDS = 5.0
 """Longest wait for the next bytes of an answer. S3's own first bytes take 0.1 s; a long wait is better asked again."""
@@ -56,7 +61,15 @@ _CONNECTIONS = 128
 # "General purpose bucket naming rules", Amazon S3 User Guide; capitals and "_" of old, ":" for the tenants of Ceph.
 _BUCKET = re.compile(r"[A-Za-z0-9._:-]{1,255}")
 
-CAUGHT = (bc.BotoCoreError, bc.ClientError, aiohttp.ClientError, OSError, ValueError, RecursionError)
+CAUGHT = (
+    bc.BotoCoreError,
+    bc.ClientError,
+    ResponseParserError,
+    aiohttp.ClientError,
+    OSError,
+    ValueError,
+    RecursionError,
+)
 """What a call of s3fs can raise of the store's or the network's making: `RecursionError` for XML nested without end."""
 
 
@@ -187,17 +200,21 @@ class S3Session:
         if not key:
             raise missing(ref.url, "is a bucket, not an object")
         asked = {"Bucket": bucket, "Key": key, "Range": f"bytes={span.start}-{span.stop - 1}", **self._pays}
-        if ref.etag is not None and not is_weak(ref.etag):
-            asked["IfMatch"] = if_match(ref.etag)
+        if (etag := if_match(ref.etag)) is not None:
+            asked["IfMatch"] = etag
         try:
-            answer = self._ask("get_object", asked)
+            answer = self._ask("get_object", asked, len(span))
         except CAUGHT as error:
             if _status(error) != 416:
                 raise self._mapped(ref.url, error) from None
             return self.beyond(ref, span)
-        if answer["ResponseMetadata"].get("HTTPStatusCode") == 206:
-            described = _described(ref.url, answer, _whole_size(answer.get("ContentRange")))
+        status = answer["ResponseMetadata"].get("HTTPStatusCode")
+        if status == 206:
+            size = check_range(ref.url, answer.get("ContentRange"), answer.get("ContentType"), span)
+            described = _described(ref.url, answer, size)
             return fetched(ref, span, answer["Body"], described)
+        if status != 200:
+            raise from_status(ref.url, status)
         described = _described(ref.url, answer, answer.get("ContentLength"))
         check_same(ref, described)
         if described.size == 0:
@@ -254,8 +271,14 @@ class S3Session:
             raise self._mapped(url, error) from None
         return made
 
-    def _ask(self, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Send one operation; a body is read where it is a range, and dropped where the server sends all."""
+    def _ask(self, operation: str, asked: Mapping[str, Any], wanted: int = 0) -> Mapping[str, Any]:
+        """Send one operation; a body is read where it is a range, and dropped where the server sends all.
+
+        Raises
+        ------
+        OverlongAnswerError
+            The body has more bytes than are wanted.
+        """
         loop, filesystem, _ = self._open(f"s3://{asked['Bucket']}")
 
         async def ask() -> Mapping[str, Any]:
@@ -264,7 +287,8 @@ class S3Session:
             if (body := answer.get("Body")) is not None:
                 try:
                     whole = answer["ResponseMetadata"].get("HTTPStatusCode") != 206
-                    answer["Body"] = b"" if whole else await body.read()
+                    async with asyncio.timeout(self._options.total_seconds):
+                        answer["Body"] = b"" if whole else await read_limited(body, wanted)
                 finally:
                     body.close()
             return answer
@@ -297,6 +321,7 @@ class S3Session:
             "max_pool_connections": _CONNECTIONS,
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": STALL_SECONDS,
+            "http_session_cls": partial(LimitedSession, total_seconds=self._options.total_seconds),
             **self._options.s3fs["config_kwargs"],
         }
         given = {"session": self._session(), **self._options.s3fs, "config_kwargs": config}
@@ -344,11 +369,6 @@ def _moment(written: Any) -> datetime | None:
     return moment
 
 
-def if_match(etag: str) -> str:
-    """Return an ETag as the header has it: in quotes (RFC 9110, section 8.8.3), which S3 Inventory drops."""
-    return etag if etag.startswith('"') else f'"{etag}"'
-
-
 def _on(loop: asyncio.AbstractEventLoop, ask: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any]:
     answer: Mapping[str, Any] = fsspec.asyn.sync(loop, ask)
     return answer
@@ -375,9 +395,3 @@ def _described(url: str, answer: Mapping[str, Any], size: int | None) -> ObjectR
         version=answer.get("VersionId"),
         modified=second(answer.get("LastModified")),
     )
-
-
-def _whole_size(content_range: object) -> int | None:
-    """Return the size of the object from ``bytes 0-9/100``."""
-    size = str(content_range).rpartition("/")[2]
-    return size_of(size)

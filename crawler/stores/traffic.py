@@ -118,6 +118,8 @@ class Traffic:
         self._successes = 0
         self._failing = 0  # requests that failed since one succeeded
         self._failing_since = 0.0
+        self._known_good: Callable[[], object] | None = None  # a read that succeeded, and may be made at any time
+        self._checked = float("-inf")  # when that was last made again
         self._down: tuple[str, str] | None = None
         self._again: Counter[str] = Counter()
 
@@ -148,8 +150,14 @@ class Traffic:
             self._down = self._down or ("", "the run has ended")
             self._room.notify_all()
 
-    def ask(self, request: Callable[[], Answer]) -> Answer:
+    def ask(self, request: Callable[[], Answer], *, is_read: bool = False) -> Answer:
         """Make a request, and again while that may help.
+
+        Parameters
+        ----------
+        request : callable
+        is_read : bool
+            It may be made again later, to see whether the store still answers where only other requests fail.
 
         Raises
         ------
@@ -175,9 +183,12 @@ class Traffic:
                 raise
             else:
                 self._leave(answered=True)
+                if is_read:
+                    self._known_good = request
                 return answer
             self._wait(pause)
             trouble.begun += self._admit()
+            self._check()
 
     def _admit(self) -> float:
         """Let a request begin; return for how many seconds it was held back."""
@@ -249,6 +260,28 @@ class Traffic:
         # Full jitter: "Exponential Backoff and Jitter", AWS Architecture Blog.
         return longest * self._draw() + min(error.retry_after or 0.0, _LONGEST_ADVICE)
 
+    def _check(self) -> None:
+        """Where many fail and none succeeds, find out whether that is the store or these objects.
+
+        A crawl ends with the objects that fail for ever, all others being done: then nothing else would tell.
+        """
+        often = self._patience.request_seconds / 4
+        with self._lock:
+            now, known_good = self._clock(), self._known_good
+            is_due = self._failing >= _MANY and min(now - self._failing_since, now - self._checked) >= often
+            if not is_due or known_good is None:
+                return
+            self._checked = now
+        try:
+            known_good()
+        except StoreUnavailableError:
+            return
+        except StoreError:
+            pass  # an answer, too
+        with self._lock:
+            self._successes += 1
+            self._failing = 0
+
     def _is_given_up(self, error: StoreUnavailableError, trouble: _Trouble, now: float) -> bool:
         """Tell whether another try is not worth it; where that is so of the store, note that it is down."""
         patience = self._patience
@@ -262,7 +295,8 @@ class Traffic:
         its_own = none < patience.request_seconds / 4 or not self._successes
         if its_own and trouble.tries > 1 and now - trouble.begun >= enough:
             return True
-        if none >= patience.down_seconds and self._down is None:
+        is_checked = self._known_good is None or self._checked > self._failing_since
+        if none >= patience.down_seconds and is_checked and self._down is None:
             self._down = error.url, f"{error.reason}, for {none:.0f} s now"
         return False
 
@@ -306,6 +340,6 @@ class Patient:
             No request of the traffic has succeeded for too long, or the credentials have expired.
         """
         try:
-            return self._traffic.ask(lambda: self._store.get(ref, span))
+            return self._traffic.ask(lambda: self._store.get(ref, span), is_read=True)
         except CredentialsExpiredError as error:  # no other object can be read either
             raise StoreDownError(error.url, error.reason) from None

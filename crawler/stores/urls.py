@@ -37,9 +37,10 @@ _SHORTENED_URL = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.\-]+:/[^/]", re.IGNOR
 """A URL after `pathlib.Path` has dropped one of its slashes. Without the second, a file URL still is one."""
 _PASSWORD = re.compile(r"(?<=://)[^/?#@]*:[^/?#@]*@")
 _WEB_USER = re.compile(r"(?<=://)[^/?#]*@")
-# What may stand unencoded in a path or query (RFC 3986, section 3.3 and 3.4), '%' and the brackets that
-# servers write raw included: whatever is already encoded must be left exactly as it is.
-_WEB_SAFE = "!$&'()*+,;=:@-._~/%[]"
+WEB_SAFE = "!$&'()*+,;=:@-._~/%[]"
+"""Characters that may stand unencoded in a path or query (RFC 3986, section 3.3 and 3.4), '%' and the brackets that
+servers write raw included: whatever is already encoded must be left exactly as it is."""
+
 # GitHub's URLs look as if they had a password, github://organisation:repository@branch/path, but have none.
 _NO_PASSWORD = frozenset({"github"})
 
@@ -170,7 +171,7 @@ def _url_of_typed_path(path: str) -> str:
 def web_url(url: str) -> str:
     """Encode what may not stand in an http URL (spaces, non-ASCII), leave the rest, drop the fragment."""
     address, question, query = url.partition("#")[0].partition("?")
-    return quote(address, safe=_WEB_SAFE) + question + quote(query, safe=_WEB_SAFE + "?")
+    return quote(address, safe=WEB_SAFE) + question + quote(query, safe=WEB_SAFE + "?")
 
 
 def file_url(path: str) -> str:

@@ -90,8 +90,8 @@ def test_as_url_refuses(typed: str) -> None:
     ("url", "kind"),
     [
         pytest.param("file:///x", LocalStore, id="file"),
-        pytest.param("http://x/", ObstoreStore, id="http"),
-        pytest.param("https", ObstoreStore, id="scheme-alone"),
+        pytest.param("http://x/", WebStore, id="http"),
+        pytest.param("https", WebStore, id="scheme-alone"),
         pytest.param("memory://x", FsspecStore, id="memory"),
         pytest.param("s3://bucket", S3Store, id="s3"),
         pytest.param("s3n", S3Store, id="s3n"),
@@ -109,18 +109,14 @@ def test_adapter_on_request() -> None:
     assert type(open_store("http", adapter="fsspec")) is WebStore
 
 
-def test_options_of_fsspec_mean_fsspec() -> None:
-    assert type(open_store("http", {"client_kwargs": {"trust_env": False}})) is WebStore
-    assert type(open_store("http", {"headers": {"A": "b"}})) is ObstoreStore
-
-
 @pytest.mark.parametrize(
     ("call", "said"),
     [
         pytest.param(lambda: open_store("nosuch://x"), "nosuch", id="unknown-scheme"),
         pytest.param(lambda: open_store("some/path"), "some/path", id="path"),
         pytest.param(lambda: open_store("ftp://x", adapter="obstore"), "ftp", id="not-of-obstore"),
-        pytest.param(lambda: open_store("http", {"x": 1}, adapter="obstore"), "x", id="option"),
+        pytest.param(lambda: open_store("http", adapter="obstore"), "http", id="web-not-of-obstore"),
+        pytest.param(lambda: open_store("file", {"x": 1}, adapter="obstore"), "x", id="option"),
         pytest.param(lambda: open_store("file", {"x": 1}), "x", id="option-of-local"),
         pytest.param(lambda: open_store("file", adapter="other"), "other", id="adapter"),  # type: ignore[arg-type]  # what is tested
     ],

@@ -57,7 +57,7 @@ class TestObstoreMemory(StoreSuite):
     @pytest.fixture
     def backing(self) -> Backing:
         memory = obstore.store.MemoryStore()
-        store = ObstoreStore({}, fallback=None, memory=memory)
+        store = ObstoreStore(fallback=None, memory=memory)
         return Backing(store, "memory://bucket", lambda name, data: put_in(memory, name, data), encoded=False)
 
 
@@ -98,7 +98,7 @@ class WebSuite(StoreSuite):
             yield server
 
     @staticmethod
-    def backed(server: RangeServer, store: ObstoreStore | WebStore) -> Backing:
+    def backed(server: RangeServer, store: WebStore) -> Backing:
         return Backing(
             store,
             f"{server.origin}/top",
@@ -106,11 +106,11 @@ class WebSuite(StoreSuite):
         )
 
 
-class TestObstoreWeb(WebSuite):
+class TestWeb(WebSuite):
     @pytest.fixture
     def backing(self, server: RangeServer) -> Backing:
         store = open_store("http")
-        assert isinstance(store, ObstoreStore)
+        assert isinstance(store, WebStore)
         return self.backed(server, store)
 
 

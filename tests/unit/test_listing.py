@@ -17,6 +17,7 @@ import pytest
 from crawler.errors import AccessDeniedError, CrawlerError, ListingError, UsageError
 from crawler.listing import Listing, list_roots, partitions
 from crawler.listing.globs import DEFAULT_INCLUDE, NameFilter
+from crawler.listing.roots import REDIRECTS
 from crawler.stores import ObjectRef, ObjectStore, open_store
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.stores.local import LocalStore
@@ -187,7 +188,7 @@ class TestFolders:
     def test_store_without_folders(self) -> None:
         memory = obstore.store.MemoryStore()
         obstore.put(memory, "bucket/in/a.fits", b"x")
-        store = ObstoreStore({}, fallback=None, memory=memory)
+        store = ObstoreStore(fallback=None, memory=memory)
         opened: Any = {"open_store": lambda _: store}
         assert urls(listing("memory://bucket", **opened)) == ["memory://bucket/in/a.fits"]
         assert urls(listing("memory://bucket/in", **opened)) == ["memory://bucket/in/a.fits"]
@@ -231,6 +232,108 @@ class TestSingleFiles:
                 server.url(name) for name in ("a.fits", "d#1 é.fit", "raw/b.fits", "raw/deep/c.FITS.gz")
             ]
             assert found.seen == 5
+
+
+class TestRedirects:
+    """Folders of the web that lead elsewhere: no file is lost, each is listed once, names are below the root."""
+
+    @pytest.fixture
+    def server(self) -> Iterator[RangeServer]:
+        names = [f"new/night{night}/{number}.fits" for night in range(3) for number in range(3)]
+        with RangeServer(dict.fromkeys([*names, "new/a.fits", "new/b.fits"], b"x")) as server:
+            server.redirects["moved/elsewhere/"] = server.url("new/")
+            yield server
+
+    @pytest.mark.parametrize("include", [None, ["/*.fits", "night?/*.fits"]], ids=["by-name", "by-path"])
+    def test_root_lists_what_it_leads_to(self, server: RangeServer, include: list[str] | None) -> None:
+        found = listing(server.url("moved/elsewhere/"), include=include)
+        assert sorted(urls(found)) == sorted(server.url(name) for name in server.objects)
+        assert found.seen == 11
+
+    def test_root_covers_what_it_lists(self, server: RangeServer) -> None:
+        found = listing(server.url("moved/elsewhere/"), include=["/*.fits"])
+        listed = urls(found)
+        assert len(listed) == 2
+        assert all(found.covers(url) for url in listed)
+        assert found.covers(server.url("new/removed.fits"))
+        assert not found.covers(server.url("new/night0/0.fits"))
+        assert not found.covers(server.url("other/removed.fits"))
+
+    def test_folder_inside_lists_what_it_leads_to(self, server: RangeServer) -> None:
+        server.objects.update({"top/c.fits": b"x", "top/sub/never.fits": b"x"})
+        server.redirects["top/sub/"] = server.url("new/")
+        assert len(urls(listing(server.url("top/")))) == 12
+        found = listing(server.url("top/"), include=["sub/night1/*.fits"])
+        assert sorted(urls(found)) == [server.url(f"new/night1/{number}.fits") for number in range(3)]
+        # What lies outside of a root is never taken for removed.
+        assert not found.covers(server.url("new/night1/9.fits"))
+
+    def test_folder_inside_that_leads_into_the_root_is_listed_once(self, server: RangeServer) -> None:
+        server.objects["new/again/x"] = b"x"
+        server.redirects["new/again/"] = server.url("new/night0/")
+        found = urls(listing(server.url("new/")))
+        assert len(found) == len(set(found)) == 11
+
+    @pytest.mark.parametrize("turn", [1, -1])
+    def test_root_that_leads_to_another_root_is_listed_once(self, server: RangeServer, turn: int) -> None:
+        found = urls(listing(*[server.url("moved/elsewhere/"), server.url("new/")][::turn]))
+        assert len(found) == len(set(found)) == 11
+
+    def test_other_server_is_listed(self, server: RangeServer) -> None:
+        with RangeServer({"far/a.fits": b"x"}) as other:
+            server.redirects["moved/elsewhere/"] = other.url("far/")
+            assert urls(listing(server.url("moved/elsewhere/"))) == [other.url("far/a.fits")]
+
+    @pytest.mark.parametrize("adapter", ["auto", "fsspec"])
+    def test_other_server_gets_no_headers(self, server: RangeServer, adapter: Any) -> None:
+        options = {"headers": {"X-Api-Key": "secret"}}
+        with RangeServer({"far/a.fits": b"x"}) as other:
+            server.redirects["moved/elsewhere/"] = other.url("far/")
+            opened = partial(open_store, storage_options=options, adapter=adapter)
+            error = fails(listing(server.url("moved/elsewhere/"), open_store=opened))
+            assert "another server" in str(error)
+            assert all("x-api-key" not in request.headers for request in other.requests)
+            assert all(request.headers["x-api-key"] == "secret" for request in server.requests)
+
+    @pytest.mark.parametrize(
+        ("to", "said"),
+        [
+            ("loop/", "redirects more than 10 times"),
+            ("login?next=top", "no folder"),
+            ("empty/", "links to nothing"),
+            ("ftp://host/top/", "redirects to ftp://host/top/"),
+            ("gone/", "no such folder"),
+        ],
+    )
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_no_files_are_an_error(self, server: RangeServer, to: str, said: str, inside: bool) -> None:
+        server.objects.update({"login": b"<html>who are you?</html>", "top/sub/x": b"x", "empty/index.html": b""})
+        server.content_types.update({"login": "text/html", "empty/": "text/html"})
+        server.objects["empty/"] = b"<html>nothing here</html>"
+        server.redirects["loop/"] = server.url("loop/")
+        server.redirects["top/sub/" if inside else "top/"] = to if "://" in to else f"{server.origin}/{to}"
+        if inside and to == "gone/":  # as a dead link
+            assert urls(listing(server.url("top/"))) == []
+        else:
+            assert said in str(fails(listing(server.url("top/"))))
+
+    def test_page_of_the_folder_itself(self, server: RangeServer) -> None:
+        server.objects["new/index.html"] = b'<a href="a.fits">a</a>'
+        server.content_types["new/index.html"] = "text/html"
+        server.redirects["new/"] = "index.html"
+        assert urls(listing(server.url("new/"))) == [server.url("new/a.fits")]
+
+    @pytest.mark.parametrize("steps", [REDIRECTS, REDIRECTS + 1])
+    def test_redirects_one_below_the_other_end(self, server: RangeServer, steps: int) -> None:
+        for step in range(steps):
+            server.objects[f"p{step}/x/y"] = b"x"
+            server.redirects[f"p{step}/x/"] = server.url(f"p{step + 1}/")
+        server.objects[f"p{steps}/a.fits"] = b"x"
+        found = listing(server.url("p0/"))
+        if steps > REDIRECTS:
+            assert "redirects more than" in str(fails(found))
+        else:
+            assert urls(found) == [server.url(f"p{steps}/a.fits")]
 
 
 def write(path: Path, content: str | bytes) -> str:

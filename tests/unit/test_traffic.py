@@ -80,6 +80,17 @@ def down_until(clock: Clock, moment: float, kind: str) -> Callable[[], str]:
     return request
 
 
+def down_after(clock: Clock, moment: float, kind: str) -> Callable[[], str]:
+    """Return a request that fails from a moment on."""
+
+    def request() -> str:
+        if clock() >= moment:
+            raise StoreUnavailableError(URL, "HTTP 503", kind)
+        return "answer"
+
+    return request
+
+
 class TestTryingAgain:
     def test_waits_longer_each_time_up_to_a_limit(self, clock: Clock) -> None:
         made = traffic(clock)
@@ -285,6 +296,30 @@ class TestAStoreThatIsDown:
 
         with pytest.raises(StoreDownError):
             made.ask(failing(0))
+
+    def test_is_not_taken_for_down_where_what_was_read_still_can_be(self, clock: Clock) -> None:
+        """As at the end of a crawl, where only files are left that fail for ever."""
+        made = traffic(clock)
+        reads = 0
+
+        def good() -> None:
+            nonlocal reads
+            reads += 1
+
+        made.ask(good, is_read=True)
+        for _ in range(10):
+            with pytest.raises(StoreUnavailableError):
+                made.ask(always("reset"))
+        assert 2 < reads <= (clock.now - 1000) / 15
+
+    def test_is_down_where_what_was_read_cannot_be_any_more(self, clock: Clock) -> None:
+        made = traffic(clock)
+        made.ask(down_after(clock, 1001, "reset"), is_read=True)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                made.ask(always("reset"))
+        with pytest.raises(StoreDownError, match=r"for 18\d s now"):
+            made.ask(always("reset"))
 
     def test_is_not_taken_for_down_because_of_one_object(self, clock: Clock) -> None:
         made = traffic(clock)
