@@ -100,10 +100,10 @@ def _opened(scheme: str, options: Mapping[str, object], adapter: Adapter, traffi
         return S3Store(options, adapter=adapter, traffic=traffic)
     if adapter != "fsspec" and scheme == "file":
         return _local(options)
+    if scheme in _WEB:
+        return _web(options, adapter)
     if adapter == "obstore":
         return _obstore(scheme, options)
-    if scheme in _WEB:
-        return _web(options, by_fsspec=adapter == "fsspec" or not _SOCKET_OPTIONS.issuperset(options))
     return _fsspec(scheme, options)
 
 
@@ -134,10 +134,13 @@ def _obstore(scheme: str, options: Mapping[str, object]) -> ObjectStore:
     return ObstoreStore()
 
 
-def _web(options: Mapping[str, object], *, by_fsspec: bool) -> ObjectStore:
+def _web(options: Mapping[str, object], adapter: Adapter) -> ObjectStore:
     from crawler.stores.web import WebStore
 
-    if by_fsspec:
+    others = [str(name) for name in options if name not in _SOCKET_OPTIONS]
+    if others and adapter == "obstore":
+        raise UsageError(f"only fsspec takes the storage option {one_line(', '.join(others))}: use adapter fsspec")
+    if others or adapter == "fsspec":
         from crawler.stores.web_aiohttp import AiohttpTransport
 
         return WebStore(AiohttpTransport(options))

@@ -26,6 +26,7 @@ from crawler.errors import (
 )
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.stores.urls import one_line, printable
+from crawler.text import counted
 
 _MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})

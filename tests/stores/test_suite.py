@@ -57,7 +57,7 @@ class TestObstoreMemory(StoreSuite):
     @pytest.fixture
     def backing(self) -> Backing:
         memory = obstore.store.MemoryStore()
-        store = ObstoreStore(fallback=None, memory=memory)
+        store = ObstoreStore(memory)
         return Backing(store, "memory://bucket", lambda name, data: put_in(memory, name, data), encoded=False)
 
 
