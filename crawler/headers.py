@@ -8,12 +8,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crawler.fits.units import Hdu
-from crawler.stores import Adapter, ObjectRef, as_url, open_store
+from crawler.stores import Adapter, ObjectRef, Traffic, as_url, open_store
+from crawler.stores.traffic import Patience
 from crawler.stores.urls import PathOrUrl, text_of
 from crawler.walk import hdus_of
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
+
+
+_PATIENCE = Patience(request_seconds=10.0, down_seconds=20.0)
+"""Less than that of a crawl: somebody waits for one file."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ def load_headers(
         No store reads such URLs, or it has no such option.
     """
     place = as_url(text_of(url))
-    opened = open_store(place, {**(storage_options or {}), **options}, adapter=store)
+    traffic = Traffic(1, patience=_PATIENCE)
+    opened = open_store(place, {**(storage_options or {}), **options}, adapter=store, traffic=traffic)
     for hdu in hdus_of(opened, ObjectRef(place)):
         yield HeaderUnit(hdu)

@@ -194,7 +194,10 @@ class RangeHandler(Handler):
         if path in owner.stalled:
             owner.stalled[path].wait()
         status = owner.status.get(path, owner.status.get(self.command))
-        if status is not None:
+        if owner.refused:
+            owner.refused -= 1
+            self.send(503, b"", {})
+        elif status is not None:
             self.send(status, b"<html>\nan error\n</html>", {"Content-Type": "text/html"})
         elif path in owner.redirects:
             self.send(owner.redirect_status, b"", {"Location": owner.redirects[path]})
@@ -267,6 +270,8 @@ class RangeServer:
         Paths whose answers wait until the event is set. All are set when the server stops.
     redirects : dict[str, str]
         Location to redirect to, by decoded path.
+    refused : int
+        Requests that are still to be answered with 503.
     redirect_status : int
     error_body : bytes
         What is sent with 404.
@@ -290,6 +295,7 @@ class RangeServer:
         self.status: dict[str, int] = {}
         self.stalled: dict[str, threading.Event] = {}
         self.redirects: dict[str, str] = {}
+        self.refused = 0
         self.redirect_status = 302
         self.error_body = b"no such file"
         self.told: dict[str, str] = {}

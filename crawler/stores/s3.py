@@ -213,7 +213,7 @@ class S3Store:
             self._provider = self._session.credentials(url)
         virtual = _is_virtual(endpoint, name)
         address = _with_bucket(endpoint.url, name) if virtual else endpoint.url
-        if not urllib.request.getproxies():
+        if not urllib.request.getproxies().keys() & {"http", "https", "all"}:
             client |= {"proxy_url": f"http://{FENCE}", "proxy_excludes": urlsplit(address).hostname}
         everything: Any = {**client, **options.client_options}
         retry: Any = {**RETRY_CONFIG, **options.retry_config}

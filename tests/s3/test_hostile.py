@@ -139,6 +139,18 @@ def test_page_that_is_none_is_an_error_of_ours(server: HostileServer, scripted: 
         assert_well_said(error)
 
 
+def test_other_server_is_asked_nothing_where_only_no_proxy_is_set(
+    server: HostileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    with RangeServer({"x": DATA}) as other:
+        to = other.url("x").replace("127.0.0.1", "localhost")
+        monkeypatch.setitem(ALL, "scripted", lambda ask: ask.send_head(307, f"Location: {to}", "Content-Length: 0"))
+        with pytest.raises(StoreError, match="redirects to another server"):
+            opened(server, "obstore").get(ObjectRef("s3://bucket/scripted"), SPAN)
+        assert not other.requests
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("call", ["get", "head", "list"])
 def test_other_server_is_asked_nothing(

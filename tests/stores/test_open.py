@@ -10,7 +10,6 @@ from crawler.errors import UsageError
 from crawler.stores import as_url, open_store
 from crawler.stores.filesystem import FsspecStore
 from crawler.stores.local import LocalStore
-from crawler.stores.object_store import ObstoreStore
 from crawler.stores.s3 import S3Store
 from crawler.stores.urls import one_line, printable
 from crawler.stores.web import WebStore
@@ -104,7 +103,7 @@ def test_adapter_of_a_scheme(url: str, kind: type) -> None:
 
 def test_adapter_on_request() -> None:
     assert type(open_store("file", adapter="obstore")) is LocalStore
-    assert type(open_store("http", adapter="obstore")) is ObstoreStore
+    assert type(open_store("http", adapter="obstore")) is WebStore
     assert type(open_store("file", adapter="fsspec")) is FsspecStore
     assert type(open_store("http", adapter="fsspec")) is WebStore
 

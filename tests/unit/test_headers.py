@@ -99,7 +99,7 @@ class TestOptions:
         """Record the options that a store is opened with."""
         calls: list[tuple[Any, str]] = []
 
-        def record(_url: str, options: Any, *, adapter: str) -> ObjectStore:
+        def record(_url: str, options: Any, *, adapter: str, **_: object) -> ObjectStore:
             calls.append((options, adapter))
             return BytesStore(header("SIMPLE  =                    T", "BITPIX  =                    8", "NAXIS   = 0"))
 
@@ -149,3 +149,11 @@ class TestFaults:
     def test_no_such_scheme(self) -> None:
         with pytest.raises(UsageError, match="no store reads tape:// URLs"):
             list(crawler.load_headers("tape://a.fits"))
+
+
+def test_request_that_fails_once_is_made_again() -> None:
+    """Of a web server: its client makes none again by itself."""
+    with RangeServer({"a.fits": image_hdu((8, 8))}) as server:
+        server.refused = 2
+        assert len(list(crawler.load_headers(server.url("a.fits")))) == 1
+        assert [answer.status for answer in server.answered][:3] == [503, 503, 206]
