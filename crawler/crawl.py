@@ -25,7 +25,9 @@ from crawler.errors import CatalogueError, CrawlerError, StoreDownError
 from crawler.fits.walker import WALKER_VERSION
 from crawler.job import CrawlJob
 from crawler.stores import ObjectRef
-from crawler.stores.storage import open_folder
+from crawler.stores.storage import Folder, open_folder
+from crawler.stores.urls import one_line, printable
+from crawler.stores.values import writable
 from crawler.walk import FileResult
 
 
@@ -85,7 +87,7 @@ class Receipt:
             return
         self.statuses[result.status] += 1
         if result.status == "unreadable" and self.first_error is None:
-            self.first_error = f"{result.error}: {result.ref.url}"
+            self.first_error = f"{one_line(str(result.error))}: {printable(result.ref.url)}"
 
 
 def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]) -> Receipt:
@@ -185,21 +187,43 @@ def discard(job: CrawlJob, receipt: Receipt) -> None:
 
 def _write(job: CrawlJob, results: list[FileResult], receipt: Receipt) -> None:
     """Write the rows of some files, and note on the receipt what they are; leaves the list empty, to save memory."""
-    if not results:
-        return
-    for result in results:
-        receipt.count(result)
-    folder = open_folder(job.catalogue, job.catalogue_options)
-    tables = tables_of(results, job.crawl, datetime.now(UTC))
-    results.clear()
-    receipt.hdus += tables["hdus"].num_rows
-    receipt.cards += tables["cards"].num_rows
-    name = new_batch(job.crawl)
+    if results:
+        _write_or_divide(job, open_folder(job.catalogue, job.catalogue_options), results, receipt)
+        results.clear()
+
+
+def _write_or_divide(job: CrawlJob, folder: Folder, results: list[FileResult], receipt: Receipt) -> None:
+    """Write the rows of some files; where that fails for no reason of the disk's or the store's, find the file.
+
+    Halves are tried until one file is left. Its rows become one, ``crashed``, that asks for a report.
+    """
     try:
+        tables = tables_of(results, job.crawl, datetime.now(UTC))
+        hdus, cards = tables["hdus"].num_rows, tables["cards"].num_rows
+        name = new_batch(job.crawl)
         written = [write_fragment(folder, table, tables.pop(table), name) for table in list(tables)]
     except OSError as error:
         raise CatalogueError(folder.url, f"cannot be written: {first_line(error)}") from None
+    except Exception as error:
+        half = len(results) // 2
+        parts = [results[:half], results[half:]] if half else [[_unwritable(folder, results[0], error)]]
+        for part in parts:
+            _write_or_divide(job, folder, part, receipt)
+        return
+    for result in results:
+        receipt.count(result)
+    receipt.hdus += hdus
+    receipt.cards += cards
     receipt.fragments += [fragment for fragment in written if fragment is not None]
+
+
+def _unwritable(folder: Folder, result: FileResult, error: Exception) -> FileResult:
+    """Return a result without any value of the file, in place of one that cannot be written."""
+    bare = ObjectRef(writable(result.ref.url))
+    if result.status == "crashed" and result.ref == bare:
+        raise CatalogueError(folder.url, f"cannot be written: {first_line(error)}") from None
+    reason = f"its rows cannot be written ({type(error).__name__}: {error}): please report this, with the file"
+    return FileResult(bare, "crashed", reason)
 
 
 def load_indexed_rows(job: CrawlJob, partition: pa.Table) -> dict[str, list[dict[str, Any]]]:

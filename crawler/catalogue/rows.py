@@ -14,6 +14,7 @@ from crawler.catalogue.schema import FILES, HDUS
 from crawler.fits.cards import joined, pack_cards
 from crawler.fits.units import CARD
 from crawler.fits.walker import WALKER_VERSION
+from crawler.stores.urls import one_line
 from crawler.walk import FileResult
 
 _MAX_ERROR = 500  # characters: an error may quote an untrusted header
@@ -48,7 +49,7 @@ def _files(results: Sequence[FileResult], crawl: str, walked_at: datetime) -> pa
         "version": [one.ref.version for one in results],
         "last_modified": [one.ref.last_modified for one in results],
         "status": [one.status for one in results],
-        "error": [None if one.error is None else _one_line(one.error) for one in results],
+        "error": [None if one.error is None else one_line(one.error, limit=_MAX_ERROR) for one in results],
         "compression": [one.compression for one in results],
         "n_hdus": [len(one.hdus) for one in results],
         "trailing_bytes": [one.trailing_bytes for one in results],
@@ -115,8 +116,3 @@ def _extension_names(cards: pa.Table, count: int) -> dict[str, pa.Array]:
         missing[owners] = False
         columns[name] = distinct[value].take(pa.array(rows, mask=missing))
     return columns
-
-
-def _one_line(text: str) -> str:
-    text = "".join(char if char.isprintable() else " " for char in text)
-    return text if len(text) <= _MAX_ERROR else text[: _MAX_ERROR - 3] + "..."

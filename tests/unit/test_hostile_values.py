@@ -11,8 +11,9 @@ import random
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,13 +25,23 @@ import pyarrow as pa
 import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import crawler
+from crawler import crawl
+from crawler.catalogue.fragments import new_batch, read_fragment, write_fragment
 from crawler.catalogue.reader import Catalogue
+from crawler.catalogue.rows import tables_of
 from crawler.catalogue.schema import TABLES
 from crawler.errors import ListingError
+from crawler.fits.layouts import product_of
+from crawler.fits.units import Hdu
 from crawler.listing import list_roots
-from crawler.stores import Adapter, open_store
+from crawler.stores import Adapter, ObjectRef, open_store
+from crawler.stores.storage import open_folder
+from crawler.stores.values import describe, writable
+from crawler.walk import FileResult, walk_steps
 from tests.conftest import sibling
 from tests.s3.bucket_server import BucketServer
 from tests.servers import Content, RangeHandler, RangeServer, etag_of
@@ -899,3 +910,69 @@ class TestKeyFiles:
                     batch.to_pylist()
             told += not found.ended
         assert 0 < told < 300
+
+
+HDU = Hdu(0, "primary", 0, 2880, 2880, 0, 8, (), 0, 1, GOOD[:80])
+# Results that no walk should give: what becomes of them must not be what becomes of all files.
+RESULTS: dict[str, Callable[[ObjectRef], FileResult]] = {
+    "size": lambda ref: FileResult(replace(ref, size=2**70)),
+    "etag": lambda ref: FileResult(replace(ref, etag="\udcff")),
+    "url": lambda ref: FileResult(replace(ref, url=ref.url + "\udcff")),
+    "status": lambda ref: FileResult(ref, "\ud800"),
+    "trailing-bytes": lambda ref: FileResult(ref, trailing_bytes=2**64),
+    "requests": lambda ref: FileResult(ref, requests=2**40),
+    "hdu-kind": lambda ref: FileResult(ref, hdus=[replace(HDU, kind="\ud800")]),
+    "hdu-shape": lambda ref: FileResult(ref, hdus=[replace(HDU, shape=(2**70,))]),
+    "hdu-bitpix": lambda ref: FileResult(ref, hdus=[replace(HDU, bitpix=2**20)]),
+    "hdu-offset": lambda ref: FileResult(ref, hdus=[replace(HDU, header_offset=-(2**70))]),
+    "hdu-header": lambda ref: FileResult(ref, hdus=[replace(HDU, header=b"x" * 81)]),
+}
+
+
+class TestRows:
+    @pytest.mark.parametrize("made", RESULTS.values(), ids=RESULTS)
+    def test_result_that_cannot_be_written_is_a_crashed_row(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[ObjectRef], FileResult]
+    ) -> None:
+        """A fault of this program is put into two of nine walks."""
+        folder = tmp_path / "files"
+        folder.mkdir()
+        for number in range(9):
+            (folder / f"{number}.fits").write_bytes(GOOD)
+
+        def faulty(store: Any, ref: ObjectRef, *more: Any) -> Any:
+            result = yield from walk_steps(store, ref, *more)
+            return made(ref) if ref.url.endswith(("/3.fits", "/8.fits")) else result
+
+        monkeypatch.setattr(crawl, "walk_steps", faulty)
+        report = crawler.index(str(folder), str(tmp_path / "catalogue"))
+        assert report.walked == {"ok": 7, "crashed": 2}
+        found = Catalogue(str(tmp_path / "catalogue"))
+        rows = found.files.to_table().sort_by("url").to_pylist()
+        assert [row["status"] for row in rows] == ["ok"] * 3 + ["crashed"] + ["ok"] * 4 + ["crashed"]
+        assert all("cannot be written" in rows[odd]["error"] and rows[odd]["error"].isprintable() for odd in (3, 8))
+        assert found.hdus.count_rows() == 7 * 3
+        assert found.cards.count_rows() > 0
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        text=st.text(st.characters(exclude_categories=()), max_size=700),
+        header=st.binary(min_size=80, max_size=80),
+        whole=st.integers(-(2**63), 2**63 - 1),
+        seconds=st.integers(-62_135_596_800, 253_402_300_799),
+    )
+    def test_what_a_walk_finds_can_be_written_and_read(
+        self, tmp_path_factory: pytest.TempPathFactory, text: str, header: bytes, whole: int, seconds: int
+    ) -> None:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+        ref = describe(writable(f"s3://{text}"), size=whole, etag=text, version=text, modified=moment)
+        name = header.decode("latin-1")
+        hdu = Hdu(0, name, whole, whole, whole, whole, 8, (whole,), whole, whole, b"EXTNAME = '" + header[:69])
+        results = [FileResult(ref, "corrupt", text, hdus=[hdu], trailing_bytes=whole), FileResult(ObjectRef("a"))]
+        folder = open_folder(str(tmp_path_factory.mktemp("rows")))
+        for table, rows in tables_of(results, "run", moment).items():
+            fragment = write_fragment(folder, table, rows, new_batch("run"))
+            if fragment is not None:
+                json.loads(fragment.stats())
+                assert read_fragment(folder, fragment).num_rows == rows.num_rows == len(rows.to_pylist())
+        assert product_of(ref.url)
