@@ -23,6 +23,7 @@ import click
 import crawler
 from crawler.cli import estimate, options
 from crawler.cli.clusters import client_of
+from crawler.cli.program import program
 from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
 from crawler.text import counted, plural
 
@@ -49,7 +50,7 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as of standard error: no locale lacks a way to write text
     try:
-        code = commands(prog_name="crawler", standalone_mode=False)
+        code = commands(prog_name=program(), standalone_mode=False)
         with suppress(BrokenPipeError):
             sys.stdout.flush()  # while we can still say what is wrong with it
     except (click.UsageError, UsageError) as error:
@@ -377,4 +378,4 @@ def demo(folder: str) -> None:
     """
     from crawler.demo import run_demo
 
-    run_demo(folder)
+    run_demo(folder, command=str(click.get_current_context().find_root().info_name))
