@@ -6,6 +6,8 @@ that there are siblings to ask about. Nothing is downloaded.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from crawler import Catalogue, index, load_headers, screen
 from crawler.stores.urls import one_line
 
 _WIDTH = 110
+"""Columns of tables where there is no terminal."""
+
 _EXPOSURES = 24
 _FILTERS = (("F606W", 1, 8), ("F814W", 1, 4), ("F435W", 5, 4))  # with the shortest exposure, and how many longer ones
 
@@ -39,16 +43,18 @@ QUESTIONS = (
 )
 
 
-NEXT_QUESTION = "SELECT keyword, count(*) AS n FROM cards GROUP BY 1 ORDER BY n DESC LIMIT 9"
+NEXT_QUESTION = "SELECT DISTINCT keyword FROM cards"
 
 
-def run_demo(folder: str | Path) -> None:
-    """Index the demonstration's files, and print what can be asked of their catalogue.
+def run_demo(folder: str | Path, *, command: str = "crawler") -> None:
+    """Index the files of the demonstration, and print questions to their catalogue with the answers.
 
     Parameters
     ----------
     folder : str or pathlib.Path
         Gets ``survey``, the generated files, and ``catalogue``. What is there already is kept and brought up to date.
+    command : str
+        What runs ``crawler`` in the user's shell, for the commands that are printed.
     """
     survey, catalogue = Path(folder) / "survey", str(Path(folder) / "catalogue")
     make_survey(survey)
@@ -59,7 +65,7 @@ def run_demo(folder: str | Path) -> None:
     for question, query in QUESTIONS:
         print(f"\n{question}")
         with opened.text_of_sql(query) as rows:
-            screen.print_rows(rows, width=_WIDTH)
+            screen.print_rows(rows, width=None if sys.stdout.isatty() else _WIDTH)
 
     exposure = survey / "demo0000_flt.fits"
     unit = next(unit for unit in load_headers(str(exposure)) if unit.index == 1)
@@ -67,8 +73,9 @@ def run_demo(folder: str | Path) -> None:
     print(f"its data are bytes {unit.data_offset:,} to {unit.data_offset + unit.data_size:,}, its header begins")
     print("\n".join(f"  {one_line(card.image).rstrip()}" for card in unit.fits.cards[:5]))
     print("\nNow ask for yourself:")
-    print(f'  crawler query {catalogue} "{NEXT_QUESTION}"')
-    print(f"  crawler headers {exposure} --keyword FILTER --keyword EXPTIME")
+    print(f"  {command} info {shlex.quote(catalogue)}")
+    print(f"  {command} query {shlex.quote(catalogue)} {shlex.quote(NEXT_QUESTION)}")
+    print(f"  {command} headers {shlex.quote(str(exposure))} --keyword FILTER")
 
 
 def make_survey(folder: Path) -> None:

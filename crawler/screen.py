@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Self, TextIO, TypeVar
 
 from rich import console
+from rich.cells import cell_len
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -36,6 +37,7 @@ PLAIN_SECONDS = 10.0
 
 _PLAN = ("explain_key", "explain_value")  # columns of EXPLAIN
 _MOST_ROWS = 200
+_WORD = 16  # characters of a word that is not broken in a table
 _MOST_WIDTH = 120  # characters of one value in a table
 
 
@@ -266,14 +268,29 @@ def print_rows(rows: TextRows, *, width: int | None = None) -> None:
             part = batch.slice(0, _MOST_ROWS - len(shown))
             shown += list(zip(*(column.to_pylist() for column in part.columns), strict=True))
         count += batch.num_rows
+    names = [one_line(name) for name in rows.names]
+    cells = [[_cell(value) for value in row] for row in shown]
+    whole = _whole_columns([max(map(cell_len, column)) for column in zip(names, *cells, strict=True)], terminal.width)
     table = Table(header_style="bold")
-    for name, number in zip(rows.names, rows.numbers, strict=True):
-        table.add_column(Text(one_line(name)), justify="right" if number else "left", overflow="fold")
-    for row in shown:
-        table.add_row(*(Text(_cell(value)) for value in row))
+    for at, (name, number) in enumerate(zip(names, rows.numbers, strict=True)):
+        table.add_column(Text(name), justify="right" if number else "left", overflow="fold", no_wrap=at in whole)
+    for texts in cells:
+        table.add_row(*map(Text, texts))
     terminal.print(table)
     if count > len(shown):
         terminal.print(f"{counted(count - len(shown), 'more row')}: add a LIMIT, or --csv for all of them")
+
+
+def _whole_columns(widths: Sequence[int], terminal: int) -> set[int]:
+    """Return the columns whose values stay on one line: the narrow ones, while the others keep room for a word."""
+    whole: set[int] = set()
+    free = terminal - 1 - sum(3 + min(width, _WORD) for width in widths)
+    for at in sorted(range(len(widths)), key=lambda at: widths[at]):
+        free -= max(0, widths[at] - _WORD)
+        if free < 0:
+            break
+        whole.add(at)
+    return whole
 
 
 def print_csv(rows: TextRows, out: TextIO | None = None) -> None:

@@ -26,6 +26,7 @@ import click
 import crawler
 from crawler.cli import estimate, options
 from crawler.cli.clusters import client_of
+from crawler.cli.program import program
 from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
 from crawler.interrupts import interruptible
 from crawler.text import counted, plural
@@ -60,7 +61,7 @@ def main() -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")  # as of standard error: no locale lacks a way to write text
     try:
         with interruptible():
-            code = commands(prog_name="crawler", standalone_mode=False)
+            code = commands(prog_name=program(), standalone_mode=False)
         with suppress(BrokenPipeError):
             sys.stdout.flush()  # while we can still say what is wrong with it
     except (click.UsageError, UsageError) as error:
@@ -417,4 +418,4 @@ def demo(folder: str) -> None:
     """
     from crawler.demo import run_demo
 
-    run_demo(folder)
+    run_demo(folder, command=str(click.get_current_context().find_root().info_name))

@@ -132,7 +132,7 @@ def catalogue_flags(command: Command) -> Command:
         flags = [*_taken(_OF_READS, others), *_taken(_OF_SERVER, others)]
         return command(catalogue_options=nested([*flags, *storage_options, *catalogue_options]), **others)
 
-    same = _catalogue_option("The same as --storage-option, as `crawler index` has it.")
+    same = _catalogue_option("As --storage-option: the name that it has among the options of index.")
     options = (*_server_options("Catalogue on S3"), _storage_option("the catalogue's store"), same)
     return _with_options(gathered, *options)  # type: ignore[return-value]
 
