@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from crawler.catalogue.log import CatalogueLog
 from crawler.errors import CatalogueError
 from crawler.estimation import compare, fingerprint_of, load_estimate
-from crawler.executors import InProcess
+from crawler.executors import Executor, InProcess
 from crawler.fits.policy import Goal
+from crawler.interrupts import Interrupts, interruptible
 from crawler.job import CrawlJob, build_job, check_count
 from crawler.listing import list_roots
-from crawler.report import Report
+from crawler.report import Interrupted, Report
 from crawler.run import Crawl
 from crawler.stores import Adapter, open_store
 
@@ -93,11 +94,14 @@ def index(
     Returns
     -------
     Report
-        Bad files do not make it fail: they are rows that say what is wrong. On Ctrl-C what was walked is committed,
-        and ``interrupted`` is true.
+        Bad files do not make it fail: they are rows that say what is wrong.
 
     Raises
     ------
+    KeyboardInterrupt
+        The process got SIGINT (Ctrl-C, or a notebook's kernel was interrupted) or SIGTERM, and this is the main thread.
+        What was walked is committed. The report of the run is the exception's attribute ``report``, unless the signal
+        came before the run began. A second signal, a second or more after the first, ends walks in flight at once.
     UsageError
         The arguments make no sense.
     ListingError
@@ -132,10 +136,16 @@ def index(
         if progress is not None:
             progress(report)
 
-    if callable(client):
-        with client() as started:
-            return _with_estimate(job, _crawled(job, started, 0, tell))
-    return _with_estimate(job, _crawled(job, client, processes, tell))
+    with interruptible() as interrupts:
+        if callable(client):
+            with client() as started:
+                report = _crawled(job, started, 0, tell, interrupts)
+        else:
+            report = _crawled(job, client, processes, tell, interrupts)
+        if interrupts.interrupted:  # the cluster is closed: nothing is left to do
+            report.interrupted = True
+            raise Interrupted(report)
+    return _with_estimate(job, report)
 
 
 def _with_estimate(job: CrawlJob, report: Report) -> Report:
@@ -158,13 +168,26 @@ def _check(job: CrawlJob) -> None:
     CatalogueLog(job.catalogue, job.catalogue_options)
 
 
-def _crawled(job: CrawlJob, client: Client | None, workers: int, progress: Callable[[Report], None]) -> Report:
+def _crawled(
+    job: CrawlJob, client: Client | None, workers: int, progress: Callable[[Report], None], interrupts: Interrupts
+) -> Report:
+    """Crawl in this process, on a cluster, or on processes that are started for it."""
+
+    def crawled(executor: Executor) -> Report:
+        crawl = Crawl(job, executor, progress, interrupts.stop)
+        with interrupts.in_order(crawl.acknowledge):
+            try:
+                return crawl.run()
+            except KeyboardInterrupt:
+                crawl.report.interrupted = True
+                raise Interrupted(crawl.report) from None
+
     if client is None and not workers:
-        return Crawl(job, InProcess(), progress).run()
+        return crawled(InProcess())
 
     from crawler.cluster import DaskExecutor, local_client  # noqa: PLC0415 - Dask takes a second to load
 
     if client is not None:
-        return Crawl(job, DaskExecutor(client), progress).run()
+        return crawled(DaskExecutor(client))
     with local_client(workers) as local:
-        return Crawl(job, DaskExecutor(local), progress).run()
+        return crawled(DaskExecutor(local))

@@ -1,13 +1,11 @@
-"""What the driver has beside its main thread: a listing that runs ahead, and signals that ask it to stop."""
+"""A listing that runs ahead of the driver, on a thread of its own."""
 
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TypeVar
 
 _POLL = 0.1  # seconds after which a thread that waits looks whether it should go on: a signal does not wake it
@@ -66,30 +64,3 @@ def ahead(items: Iterator[Item], depth: int, stop: threading.Event) -> Iterator[
     finally:
         leaving.set()
         thread.join(_LEAVE)  # not longer: it may be waiting for a store
-
-
-@contextmanager
-def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Set ``stop`` on the first SIGINT or SIGTERM; the second does what it always does.
-
-    Outside the main thread, where Python has no signals, do nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        restore()
-
-    for number in before:
-        signal.signal(number, on_signal)
-    try:
-        yield
-    finally:
-        restore()

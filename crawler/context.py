@@ -57,6 +57,8 @@ class WorkerContext:
         Blocks of `worker_context` that use this context now.
     used_at : float
         When the last of them ended, on the clock of `time.monotonic`.
+    closed : bool
+        Nothing takes the results of the partitions any more.
     writing : threading.Lock
         Held while rows are made and written, which takes several times the memory of the headers.
     """
@@ -65,6 +67,7 @@ class WorkerContext:
         self.run_id = run_id
         self.users = 0
         self.used_at = time.monotonic()
+        self.closed = False
         self.writing = threading.Lock()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -84,7 +87,7 @@ class WorkerContext:
         refs : list of ObjectRef
         stop : callable
             Called before each walk. After it has returned True, no walk begins, and the results are those of the walks
-            that had begun.
+            that have ended `CrawlJob.stop_seconds` later.
 
         Raises
         ------
@@ -99,7 +102,7 @@ class WorkerContext:
             if slots not in self._pools:
                 self._pools[slots] = WalkPool(slots)
             pool = self._pools[slots]
-        return pool.walk(refs, partial(self._begin, job), stop)
+        return pool.walk(refs, partial(self._begin, job), stop, job.stop_seconds)
 
     def _begin(self, job: CrawlJob, ref: ObjectRef) -> Walk | None:
         """Return the walk of a file; None while the first file of its product is walked, whose layout will help."""
@@ -190,9 +193,13 @@ class WorkerContext:
         return self._stopped.is_set()
 
     def close(self) -> None:
-        """End the threads of the context."""
+        """Stop, abandon all walks, make no request again, and end the threads of the context."""
+        self.stop()
         with self._lock:
+            self.closed = True
             pools = [*self._pools.values()]
+            if self._traffic is not None:
+                self._traffic.close()
         for pool in pools:
             pool.close()
 
@@ -257,6 +264,11 @@ def set_rate_limit(run_id: str, rate: float | None) -> None:
 def stop_run(run_id: str) -> None:
     """Ask this process to begin no further walk of a run: `WorkerContext.is_stopped`."""
     _registry.get(run_id).stop()
+
+
+def abandon_run(run_id: str) -> None:
+    """Ask this process to end all partitions of a run at once, and those that begin later."""
+    _registry.get(run_id).close()
 
 
 def release(run_id: str) -> None:

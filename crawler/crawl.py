@@ -133,8 +133,9 @@ def crawl_partition(job: CrawlJob, partition: pa.Table, stop: Callable[[], bool]
             # What libraries below raised may not survive the way to the driver: it is told already.
             error.__cause__ = error.__context__ = None
             receipt.failure = error.with_traceback(None)
-        with context.writing:
-            _write(job, batch, receipt)
+        if not context.closed:
+            with context.writing:
+                _write(job, batch, receipt)
         receipt.retries = context.take_retries()
     if len(walked) < len(refs):
         receipt.complete = False

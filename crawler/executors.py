@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
 import pyarrow as pa
 
-from crawler.context import release, set_rate_limit
+from crawler.context import release, set_rate_limit, worker_context
 from crawler.crawl import Receipt, crawl_partition
 from crawler.job import CrawlJob
 
+HANDOVER_SECONDS = 10.0
+"""Seconds, beyond `CrawlJob.stop_seconds`, in which partitions of a run that was asked to stop must be written."""
+
 _AT_ONCE = 2  # partitions in this process
+
+_POLL = 0.2
+"""Poll interval, in seconds, for the end of the time that partitions have after the run was asked to stop."""
+
+_LEAVE_SECONDS = 1.0
+"""Seconds in which a partition that nothing waits for may end."""
 
 
 class Executor(Protocol):
@@ -41,18 +51,23 @@ class InProcess:
 
     def map_unordered(self, job: CrawlJob, todo: Iterator[pa.Table], stop: threading.Event) -> Iterator[Receipt]:
         """See `Executor`."""
-        given_up = threading.Event()
+        ended: queue.SimpleQueue[Receipt | BaseException] = queue.SimpleQueue()
+
+        def crawl(partition: pa.Table) -> None:
+            try:
+                ended.put(crawl_partition(job, partition, stop.is_set))
+            except BaseException as error:  # not swallowed: raised once the other partition is collected
+                ended.put(error)
+
+        failure: BaseException | None = None
+        threads: list[threading.Thread] = []
+        running = 0
+        deadline = Deadline(job, stop)
         set_rate_limit(job.crawl, job.max_requests_per_second)
-
-        def enough() -> bool:
-            return stop.is_set() or given_up.is_set()
-
-        failure: BaseException | None = None  # raised once what is under way is collected
-        running: set[Future[Receipt]] = set()
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="partition") as pool:
+        with worker_context(job):
             try:
                 while True:
-                    while len(running) < _AT_ONCE and not (failure or stop.is_set()):
+                    while running < _AT_ONCE and not (failure or stop.is_set()):
                         try:
                             partition = next(todo, None)
                         except Exception as error:
@@ -60,17 +75,46 @@ class InProcess:
                             break
                         if partition is None:
                             break
-                        running.add(pool.submit(crawl_partition, job, partition, enough))
-                    if not running:
+                        # Daemons: a process that exits does not wait for a store that does not answer.
+                        thread = threading.Thread(target=crawl, args=(partition,), name="partition", daemon=True)
+                        thread.start()
+                        threads = [other for other in threads if other.is_alive()] + [thread]
+                        running += 1
+                    if not running or deadline.is_over():
                         break
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        if (fault := future.exception()) is None:
-                            yield future.result()
-                        else:
-                            failure = failure or fault
+                    try:
+                        outcome = ended.get(timeout=_POLL)
+                    except queue.Empty:
+                        continue
+                    running -= 1
+                    if isinstance(outcome, BaseException):
+                        failure = failure or outcome
+                    else:
+                        yield outcome
             finally:
-                given_up.set()
-                release(job.crawl)
+                release(job.crawl)  # which abandons walks in flight
+                for thread in threads:
+                    thread.join(_LEAVE_SECONDS)
         if failure is not None:
             raise failure
+
+
+class Deadline:
+    """The time by which partitions must be handed over after the run was asked to stop.
+
+    Parameters
+    ----------
+    job : CrawlJob
+    stop : threading.Event
+    """
+
+    def __init__(self, job: CrawlJob, stop: threading.Event) -> None:
+        self._seconds = job.stop_seconds + HANDOVER_SECONDS
+        self._stop = stop
+        self._at: float | None = None
+
+    def is_over(self) -> bool:
+        """Tell whether the time has passed. It begins with the first call that finds the stop event set."""
+        if self._at is None and self._stop.is_set():
+            self._at = time.monotonic() + self._seconds
+        return self._at is not None and time.monotonic() >= self._at

@@ -67,6 +67,8 @@ class CrawlJob:
         For how long requests are tried again.
     max_usd : float or None
         What the run may spend at the store, in dollars.
+    stop_seconds : float
+        Seconds in which walks may end after the run was asked to stop. Longer ones are abandoned.
     learn : bool
         Ask for the headers of a file where its siblings have theirs. It changes requests, and never results.
     """
@@ -89,6 +91,7 @@ class CrawlJob:
     max_requests_per_second: float | None = None
     patience: Patience = Patience()
     max_usd: float | None = None
+    stop_seconds: float = 5.0
     learn: bool = True
 
     def options_for(self, url: str) -> Mapping[str, Any]:

@@ -10,6 +10,19 @@ from typing import Any
 from crawler.crawl import Receipt
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted, and what was walked is committed.
+
+    Attributes
+    ----------
+    report : Report
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)
+        self.report = report
+
+
 @dataclass(slots=True)
 class Report:
     """What a crawl did, and while it runs, what it did so far.
@@ -59,6 +72,8 @@ class Report:
         Since the crawl began.
     interrupted : bool
         It was stopped before its end; what was walked is committed.
+    stopping : float or None
+        Once the run was asked to stop: for how many seconds it waits for requests in flight.
     """
 
     crawl: str
@@ -87,6 +102,7 @@ class Report:
     version: int | None = None
     seconds: float = 0.0
     interrupted: bool = False
+    stopping: float | None = None
 
     @property
     def files(self) -> int:

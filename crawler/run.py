@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from crawler.background import ahead, stopped_by_signals
+from crawler.background import ahead
 from crawler.budget import Budget
 from crawler.catalogue.kept import KeptListing, ListingWriter, fingerprint
 from crawler.catalogue.listings import delete_old, unfinished
@@ -64,20 +64,30 @@ class Crawl:
     job : CrawlJob
     executor : Executor
     progress : callable
-        Given the report after everything that changed it; on the thread that runs the crawl.
+        Given the report after everything that changed it, one call at a time: on the thread that runs the crawl, or on
+        that of `acknowledge`.
+    stop : threading.Event, optional
+        Once it is set, no walk begins, and what was walked is committed.
 
     Attributes
     ----------
     report : Report
     """
 
-    def __init__(self, job: CrawlJob, executor: Executor, progress: Callable[[Report], None]) -> None:
+    def __init__(
+        self,
+        job: CrawlJob,
+        executor: Executor,
+        progress: Callable[[Report], None],
+        stop: threading.Event | None = None,
+    ) -> None:
         self._job = job
         self._executor = executor
         self._progress = progress
         self._log = CatalogueLog(job.catalogue, job.catalogue_options)
         self._commits = Commits(self._log, job.crawl, self._committed, seconds=COMMIT_SECONDS, receipts=COMMIT_RECEIPTS)
-        self._stop = threading.Event()
+        self._telling = threading.Lock()
+        self._stop = stop or threading.Event()
         self._given = 0  # files that were handed out
         self._halted = False  # it was not a signal that set it
         self._begun = time.monotonic()
@@ -108,18 +118,22 @@ class Crawl:
             exclude=job.exclude,
             open_store=lambda url: open_store(url, job.options_for(url), adapter=job.adapter, traffic=traffic),
         )
-        with stopped_by_signals(self._stop):
-            kept = self._earlier_listing()
-            if kept is None:
-                self._list_and_crawl(listing)
-            else:
-                listing.folders = kept.about["folders"]
-                self.report.listed_at = kept.began
-                self.report.seen = self.report.listed = kept.keys
-                self.report.listing_ended = True
-                with self._recorded():
-                    self._crawl(kept.partitions(), listing, lambda: kept)
+        kept = self._earlier_listing()
+        if kept is None:
+            self._list_and_crawl(listing)
+        else:
+            listing.folders = kept.about["folders"]
+            self.report.listed_at = kept.began
+            self.report.seen = self.report.listed = kept.keys
+            self.report.listing_ended = True
+            with self._recorded():
+                self._crawl(kept.partitions(), listing, lambda: kept)
         return self._tell()
+
+    def acknowledge(self) -> None:
+        """Report at once that the run was asked to stop."""
+        self.report.stopping = self._job.stop_seconds
+        self._tell()
 
     def _earlier_listing(self) -> KeptListing | None:
         """Return a listing that a run which did not end has left, and that took too long to be made again."""
@@ -189,7 +203,7 @@ class Crawl:
             run.outcome = "interrupted" if self.report.interrupted else "stopped" if self.report.stopped else "finished"
             run.error = self.report.stopped
         except BaseException as error:
-            run.outcome = "failed"
+            run.outcome = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             run.error = str(error) if isinstance(error, CrawlerError) else type(error).__name__
             raise
         finally:
@@ -272,5 +286,6 @@ class Crawl:
     def _tell(self) -> Report:
         self.report.seconds = time.monotonic() - self._begun
         self.report.usd = self._budget.spent(self.report)
-        self._progress(self.report)
+        with self._telling:
+            self._progress(self.report)
         return self.report

@@ -58,19 +58,39 @@ class ProgressLine(Generic[State]):
         """Take the present state."""
         self._state = state
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._last_line >= PLAIN_SECONDS:
+        if self._console.is_terminal:
+            return
+        if self._is_news() or now - self._last_line >= PLAIN_SECONDS:
             self._last_line = now
             self._console.print(self._line(), soft_wrap=True, highlight=False)
 
     def _line(self) -> Text:
         raise NotImplementedError
 
+    def _is_news(self) -> bool:
+        """Tell whether the present state is worth a line at once."""
+        return False
+
 
 class Progress(ProgressLine[Report]):
     """Progress of a crawl."""
 
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._stopping = False
+
+    def _is_news(self) -> bool:
+        is_first = self._state is not None and self._state.stopping is not None and not self._stopping
+        self._stopping = self._stopping or is_first
+        return is_first
+
     def _line(self) -> Text:
         report = self._state
+        if report is not None and report.stopping is not None:
+            return Text(
+                f"stopping: waiting at most {report.stopping:.0f} s for requests in flight; "
+                "press Ctrl-C again to stop now"
+            )
         if report is None or not report.listed:
             return Text(f"listing, {clock(time.monotonic() - self._begun)}")
         # Since the crawl began: a cluster's start is not its speed. What came last counts until more comes.
@@ -106,7 +126,7 @@ class JsonLog:
     """What happens in a crawl, as JSON objects on lines of their own, for machines.
 
     Each has ``time`` (UTC, ISO 8601), ``event`` (``begun``, ``listed``, ``committed``, ``walking`` every ten seconds,
-    ``lost`` and ``ended``), the crawl's id, and the counts of its report so far.
+    ``lost``, ``stopping`` and ``ended``), the crawl's id, and the counts of its report so far.
 
     Parameters
     ----------
@@ -133,7 +153,8 @@ class JsonLog:
     def __call__(self, report: Report) -> None:
         """Take the report as it stands now."""
         self._report = report
-        now = {"begun": True, "listed": report.listing_ended, "committed": report.version, "lost": report.lost}
+        now: dict[str, Any] = {"begun": True, "listed": report.listing_ended, "committed": report.version}
+        now |= {"lost": report.lost, "stopping": report.stopping}
         changed = [event for event, value in now.items() if value and value != self._told.get(event)]
         self._told = now
         for event in changed:

@@ -6,9 +6,12 @@ read or commit, and says why in one line; 2 wrong usage; 130 interrupted, what w
 
 from __future__ import annotations
 
+import atexit
 import json
+import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +23,7 @@ import crawler
 from crawler.cli import estimate, options
 from crawler.cli.clusters import client_of
 from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
+from crawler.interrupts import interruptible
 
 if TYPE_CHECKING:
     from crawler.headers import HeaderUnit
@@ -33,19 +37,26 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+INTERRUPTED = 130
+"""Exit code after SIGINT or SIGTERM."""
+
+_READERS = {"walk", "partition", "listing", "spool", "lister"}
+"""Names of the threads that wait for stores."""
+
 _GOES_ON = "what was walked is in the catalogue, the same command goes on from there"
 
 
 def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error."""
     try:
-        code = commands(prog_name="crawler", standalone_mode=False)
+        with interruptible():
+            code = commands(prog_name="crawler", standalone_mode=False)
         sys.stdout.flush()  # while we can still say what is wrong with it
     except (click.UsageError, UsageError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
         code = fail(message, 2)
     except (click.Abort, KeyboardInterrupt):
-        code = fail("interrupted", 130)
+        code = fail("interrupted", INTERRUPTED)
     except CrawlerError as error:
         code = fail(str(error), 1)
     except BrokenPipeError:  # whoever read our output has left, and needs no message
@@ -53,7 +64,22 @@ def main() -> NoReturn:
     except OSError as error:
         code = fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
     _settle_output()
+    if code == INTERRUPTED:
+        _leave_readers(code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_readers(code: int) -> None:
+    """End the process at once if threads of an interrupted run still wait for a store.
+
+    Python would not wait for them, and a request that ends while Python closes its interpreter makes the storage
+    library abort the process.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would log each task of Dask that was interrupted
+    if any(thread.name in _READERS for thread in threading.enumerate()):
+        atexit._run_exitfuncs()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _settle_output() -> None:
@@ -139,6 +165,7 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
     from rich.console import Console
 
     from crawler import api, screen
+    from crawler.report import Interrupted
 
     cluster = {name: arguments.pop(name) for name in list(arguments) if name in options.OF_CLUSTER - {"workers"}}
     workers = 0 if cluster else arguments.setdefault("workers", os.cpu_count() or 1)
@@ -151,6 +178,8 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
     with shown.shown() as progress:
         try:
             report = api.index(**arguments, client=client, progress=progress)
+        except Interrupted as interrupted:
+            report = interrupted.report
         except StoreDownError as error:
             return fail(f"{error}; {_GOES_ON}", 1)
     if as_json:
@@ -173,7 +202,7 @@ def _teller(log_json: bool) -> Callable[[str], None]:
 def _code_of(report: Report) -> int:
     """Say what a crawl could not do, if anything, and return the exit code."""
     if report.interrupted:
-        return fail(f"interrupted; {_GOES_ON}", 130)
+        return fail(f"interrupted; {_GOES_ON}", INTERRUPTED)
     if report.stopped:
         return fail(f"{report.stopped}; {_GOES_ON}", 1)
     if report.nothing_found and not report.removed:

@@ -98,6 +98,10 @@ def started(kind: Any) -> Iterator[Any]:
     cluster = kind.__new__(kind)
     try:
         yield cluster
+    except KeyboardInterrupt:
+        # Workers whose start was interrupted fail. Nobody waits for that, and asyncio logs it whenever it finds out.
+        logging.getLogger("asyncio").addFilter(_is_not_of_a_start)
+        raise
     finally:
         # What came of the crawl matters more than any of this.
         try:
@@ -105,6 +109,11 @@ def started(kind: Any) -> Iterator[Any]:
         except Exception:  # as Dask's own where workers never began: it asserts that they ended, and stops there
             with suppress(Exception):
                 cluster.sync(super(SpecCluster, cluster)._close)
+
+
+def _is_not_of_a_start(record: logging.LogRecord) -> bool:
+    """Tell whether a line of a log is not about a worker that failed to start."""
+    return not (record.exc_info and "failed to start" in str(record.exc_info[1]))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from distributed import Client
 from crawler.cluster.underway import Ended, Given, Killed, Underway
 from crawler.crawl import Receipt, crashed_file, discard
 from crawler.errors import ClusterError
+from crawler.executors import Deadline
 from crawler.job import CrawlJob
 
 PIECES = 16
@@ -58,6 +59,7 @@ class DaskExecutor:
             The scheduler was lost, or the workers can do nothing: they are short of memory, say.
         """
         underway = Underway(self._client, job)
+        deadline = Deadline(job, stop)
         work = _Work(job, todo)
         failure: Exception | None = None  # raised once what is under way is collected
         quiet = logging.getLogger("asyncio")
@@ -75,7 +77,7 @@ class DaskExecutor:
                     underway.begin(given)
                 if stop.is_set():
                     underway.stop()
-                if not underway.running:
+                if not underway.running or deadline.is_over():
                     break
                 ended = underway.take()
                 if ended is None:

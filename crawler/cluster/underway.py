@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,9 +17,10 @@ import pyarrow as pa
 from distributed import Client
 from distributed.scheduler import KilledWorker
 
-from crawler.context import release, set_rate_limit, stop_run, worker_context
+from crawler.context import abandon_run, release, set_rate_limit, stop_run, worker_context
 from crawler.crawl import Receipt, crawl_partition
 from crawler.errors import ClusterError, CrawlerError
+from crawler.interrupts import REPEAT_SECONDS
 from crawler.job import CrawlJob
 from crawler.stores.urls import one_line
 
@@ -25,6 +29,12 @@ _POLL = 0.2
 
 _GATHER = 5.0
 """Seconds in which a worker must hand over a receipt."""
+
+_TELL = 2.0
+"""Seconds that the driver waits for workers to hear that the run stops or has ended."""
+
+SIGTERM_SECONDS = 30.0
+"""Seconds after a SIGTERM in which a worker of this machine still hands over its partition."""
 
 _LOST = (CancelledError, OSError, RuntimeError)
 """What Dask raises where it cannot reach the scheduler; its CommClosedError and time-outs are OSErrors."""
@@ -157,14 +167,14 @@ class Underway:
         """Have those that run cut short, and those that wait begin nothing."""
         if not self._stopped:
             self._stopped = True
-            with self._scheduler():
-                self._client.run(stop_run, self._job.crawl, on_error="ignore")  # who dies meanwhile has stopped
+            self._tell_workers(stop_run)
 
     def abandon(self) -> None:
         """Have nothing go on that nobody waits for any more."""
         if self.running:
+            self._stopped = True
+            self._tell_workers(abandon_run)
             with suppress(ClusterError), self._scheduler():
-                self.stop()
                 self._client.cancel(list(self._futures.values()))
             self.running.clear()
             self._futures.clear()
@@ -174,8 +184,18 @@ class Underway:
         if self.running:
             self.abandon()
             return
-        with suppress(ClusterError), self._scheduler():
-            self._client.run(release, self._job.crawl, wait=False, on_error="ignore")
+        self._tell_workers(release)
+
+    def _tell_workers(self, function: Callable[[str], None]) -> None:
+        """Call a function of the run's id on all workers; wait a moment, and not for a worker that hangs."""
+
+        def tell() -> None:
+            with suppress(Exception):  # a worker that is lost needs to know nothing
+                self._client.run(function, self._job.crawl, on_error="ignore")
+
+        thread = threading.Thread(target=tell, name="workers", daemon=True)
+        thread.start()
+        thread.join(_TELL)
 
     def _steer(self, workers: int) -> None:
         """Tell each worker its share of the requests that all may make, where their number has changed."""
@@ -258,3 +278,30 @@ def _crawl(job: CrawlJob, partition: pa.Table, share: float | None) -> Receipt:
         # What libraries below raised may not survive the way to the driver: it is told already.
         error.__cause__ = error.__context__ = None
         raise
+
+
+def dask_setup(_worker: object) -> None:
+    """Have a worker process outlive a SIGTERM for a while. Dask calls this where a worker preloads this module.
+
+    A SIGTERM to a process group, as GNU timeout sends it, reaches the driver too. The driver asks its workers for their
+    partitions, and ends them.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _Sigterm())
+
+
+class _Sigterm:
+    """Ends this process `SIGTERM_SECONDS` after a first signal, and at once on another one a while later."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+
+    def __call__(self, *_: object) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            timer = threading.Timer(SIGTERM_SECONDS, os._exit, (128 + signal.SIGTERM,))
+            timer.daemon = True
+            timer.start()
+        elif now - self._first >= REPEAT_SECONDS:
+            os._exit(128 + signal.SIGTERM)

@@ -142,6 +142,12 @@ class Traffic:
             again, self._again = self._again, Counter()
         return again
 
+    def close(self) -> None:
+        """Have all requests that wait, and all later ones, fail with `StoreDownError`."""
+        with self._lock:
+            self._down = self._down or ("", "the run has ended")
+            self._room.notify_all()
+
     def ask(self, request: Callable[[], Answer]) -> Answer:
         """Make a request, and again while that may help.
 

@@ -1,8 +1,15 @@
-"""A crawl in a process of its own, which dies or waits at a point that is named: for tests that kill.
+"""`crawler.index` in a process of its own, which gets a signal at a point that is named: for tests that kill.
 
-Takes one argument, JSON of ``roots``, ``catalogue``, ``workers`` (0 for none), ``at`` (see `POINTS`; or ``wait``, to
-print a line after the first receipt and go on once SIGINT came), ``number``. Prints the report as JSON, if it gets
-there.
+Takes one argument, JSON of
+
+- ``roots``, ``catalogue``, ``workers`` (0 for none), or ``address`` of a scheduler;
+- ``at``: one of `POINTS`; or ``wait``, to print `WALKING` after the first receipt and go on once a signal came;
+- ``number``: the signal comes at this call of the point;
+- ``signal``: its name, ``SIGKILL`` by default;
+- ``partition``: files of a partition; ``job``: attributes of the job, ``handover``: `executors.HANDOVER_SECONDS`.
+
+Prints counts of the report as JSON, if it gets there, ``raised`` being true where KeyboardInterrupt brought it. With an
+address it then waits for a line on standard input, indexes again with the same client, and prints the same again.
 """
 
 from __future__ import annotations
@@ -11,17 +18,18 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
-from crawler import commits, crawl, run
+import distributed
+
+from crawler import api, commits, crawl, executors, run
 from crawler.catalogue import log, rewrite
-from crawler.cluster import DaskExecutor, local_client
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
+from crawler.cluster import remote_client
+from crawler.report import Interrupted, Report
 
 POINTS: dict[str, tuple[Any, str, bool]] = {
     "before create": (log.DeltaTable, "create", True),
@@ -38,14 +46,17 @@ POINTS: dict[str, tuple[Any, str, bool]] = {
     "after drop": (commits, "without_repeats", False),
     "before delete": (run.CatalogueLog, "delete_files", True),
     "after delete": (run.CatalogueLog, "delete_files", False),
+    "before nanny": (distributed.Nanny, "start_unsafe", True),
+    "before client": (distributed.Client, "__init__", True),
+    "before close": (distributed.LocalCluster, "close", True),
 }
-"""Where a run may die: at the n-th call of a function, before or after it did what it does."""
+"""Where a run may get a signal: at the n-th call of a function, before or after it did what it does."""
 
 WALKING = "walking"
 
 
-def arm(at: str, number: int) -> None:
-    """Have this process end as by ``kill -9`` at a point."""
+def arm(at: str, number: int, name_of_signal: str) -> None:
+    """Have this process get a signal at a point."""
     owner, name, before = POINTS[at]
     function: Callable[..., Any] = getattr(owner, name)
     calls = count(1)
@@ -53,10 +64,10 @@ def arm(at: str, number: int) -> None:
     def call(*args: Any, **kwargs: Any) -> Any:
         now = next(calls) == number
         if now and before:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[name_of_signal])
         result = function(*args, **kwargs)
         if now:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[name_of_signal])
         return result
 
     setattr(owner, name, call)
@@ -66,12 +77,24 @@ def main() -> None:
     """Crawl."""
     told = json.loads(sys.argv[1])
     # Many partitions and many commits of few files.
-    run.FIRST_PARTITION, run.GROWTH, run.PARTITION, run.COMMIT_RECEIPTS = 5, 1, 5, 1
+    size = told.get("partition", 5)
+    run.FIRST_PARTITION, run.GROWTH, run.PARTITION, run.COMMIT_RECEIPTS = size, 1, size, 1
     rewrite.MERGE_FROM = 2
-    job = CrawlJob(roots=tuple(told["roots"]), catalogue=told["catalogue"])
+    api.CrawlJob = partial(api.CrawlJob, **told.get("job", {}))  # type: ignore[misc, assignment]
+    executors.HANDOVER_SECONDS = told.get("handover", executors.HANDOVER_SECONDS)
     if told["at"] in POINTS:
-        arm(told["at"], told["number"])
+        arm(told["at"], told["number"], told.get("signal", "SIGKILL"))
+    if "address" not in told:
+        print(index(told, workers=told["workers"]))
+        return
+    with remote_client(told["address"]) as client:
+        print(index(told, client=client), flush=True)
+        sys.stdin.readline()
+        print(index(told, client=client))
 
+
+def index(told: dict[str, Any], **where: Any) -> str:
+    """Index, and return what came of it as JSON."""
     waited = False
 
     def progress(report: Report) -> None:
@@ -79,16 +102,19 @@ def main() -> None:
         if told["at"] == "wait" and report.files and not waited:
             waited = True
             print(WALKING, flush=True)
-            assert crawl_of_job._stop.wait(60), "no signal came"
+            while report.stopping is None:
+                time.sleep(0.01)
 
-    if told["workers"]:
-        with local_client(told["workers"]) as client:
-            crawl_of_job = Crawl(job, DaskExecutor(client), progress)
-            report = crawl_of_job.run()
-    else:
-        crawl_of_job = Crawl(job, InProcess(), progress)
-        report = crawl_of_job.run()
-    print(json.dumps({"files": report.files, "interrupted": report.interrupted, "version": report.version}))
+    raised = False
+    try:
+        report = api.index(told["roots"], told["catalogue"], progress=progress, **where)
+    except Interrupted as interrupted:
+        raised, report = True, interrupted.report
+    except KeyboardInterrupt:
+        return json.dumps({"raised": True})
+    return json.dumps(
+        {"files": report.files, "interrupted": report.interrupted, "version": report.version, "raised": raised}
+    )
 
 
 if __name__ == "__main__":

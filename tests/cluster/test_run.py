@@ -461,42 +461,6 @@ class TestKilled:
 
 
 class TestInterrupted:
-    """Ctrl-C: a terminal sends it to every process of its group."""
-
-    @pytest.mark.parametrize("workers", [0, 2], ids=["in process", "on a cluster"])
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-    def test_commits_what_was_walked(
-        self, tmp_path: Path, location: Path, tree: Path, workers: int, number: signal.Signals
-    ) -> None:
-        with subprocess.Popen(
-            command(location, [str(tree)], at="wait", workers=workers),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                assert process.stdout is not None
-                assert process.stdout.readline() == "walking\n"
-                if number == signal.SIGINT:
-                    os.killpg(process.pid, number)
-                else:
-                    process.send_signal(number)
-                out, err = process.communicate(timeout=60)
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-
-        assert err == ""
-        assert process.returncode == 0
-        report = json.loads(out)
-        assert report["interrupted"]
-        assert 0 < report["files"] < TREE_FILES
-        assert ask(location, "SELECT count(*), count(DISTINCT url) FROM files") == [(report["files"],) * 2]
-        no_orphans(location)
-        assert crawled(location, tree).skipped == report["files"]
-        same_tables(Catalogue(str(location)), undisturbed(tmp_path, tree))
-
     @pytest.mark.parametrize("workers", [0, 2], ids=["in process", "on a cluster"])
     def test_undisturbed_it_says_nothing(self, location: Path, tree: Path, workers: int) -> None:
         done = driven(location, [str(tree)], at="nowhere", workers=workers)
@@ -524,13 +488,6 @@ class TestInterrupted:
         assert report.interrupted
         assert report.nothing_found is None
         assert not location.exists()
-
-    def test_handlers_are_put_back(self, location: Path, tree: Path) -> None:
-        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-
-        crawled(location, tree)
-
-        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 class TestTwoAtOnce:

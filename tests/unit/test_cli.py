@@ -21,7 +21,7 @@ from crawler.cli import main
 from crawler.cli.options import merged, nested, read_value
 from crawler.cluster import clients, local_client
 from crawler.errors import ClusterError, UsageError
-from crawler.report import Report
+from crawler.report import Interrupted, Report
 from tests.conftest import TREE_FILES
 from tests.fits_files import card, entry, image_hdu
 from tests.servers import RangeServer
@@ -151,7 +151,7 @@ class TestIndex:
 
     def test_interrupted(self, crawler: Run, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupted(*_: object, **__: object) -> Report:
-            return Report("id", "file:///c", listed=5, interrupted=True)
+            raise Interrupted(Report("id", "file:///c", listed=5, interrupted=True))
 
         monkeypatch.setattr(api, "index", interrupted)
         ended = crawler("index", tree, "-c", "made")

@@ -163,6 +163,14 @@ class TestProgress:
         assert text.count("\n") == 1
         assert line in text
 
+    def test_tells_at_once_and_once_that_the_run_stops(self, shown: io.StringIO) -> None:
+        with screen.Progress(Console(file=shown, width=40)).shown() as progress:
+            progress(report(stopping=5.0))
+            progress(report(stopping=5.0, listed=9))
+        assert shown.getvalue() == (
+            "stopping: waiting at most 5 s for requests in flight; press Ctrl-C again to stop now\n"
+        )
+
     def test_is_quiet_for_a_while(self, shown: io.StringIO) -> None:
         with screen.Progress(Console(file=shown)).shown() as progress:
             progress(report(listed=5))

@@ -294,6 +294,40 @@ class TestAStoreThatIsDown:
             made.ask(always())
 
 
+class TestClosed:
+    def test_requests_fail_and_are_not_made_again(self, clock: Clock) -> None:
+        made = traffic(clock)
+        calls = []
+
+        def request() -> None:
+            calls.append(1)
+            made.close()
+            raise StoreUnavailableError("s3://b/k", "timed out", "time-out")
+
+        for _ in range(2):
+            with pytest.raises(StoreDownError):
+                made.ask(request)
+        assert len(calls) == 1
+
+    def test_requests_that_wait_for_room_are_told(self) -> None:
+        made = Traffic(1)
+        busy, gate = threading.Event(), threading.Event()
+
+        def slow() -> None:
+            busy.set()
+            assert gate.wait(20)
+
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(made.ask, slow)
+            assert busy.wait(20)
+            second = pool.submit(made.ask, lambda: None)
+            made.close()
+            with pytest.raises(StoreDownError):
+                second.result(20)
+            gate.set()
+            first.result(20)
+
+
 class TestRequestsUnderWay:
     def overrun(self, made: Traffic) -> None:
         """Have a store refuse twenty requests in a row."""
