@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -80,7 +80,8 @@ def main() -> None:
     size = told.get("partition", 5)
     run.FIRST_PARTITION, run.GROWTH, run.PARTITION, run.COMMIT_RECEIPTS = size, 1, size, 1
     rewrite.MERGE_FROM = 2
-    api.CrawlJob = partial(api.CrawlJob, **told.get("job", {}))  # type: ignore[misc, assignment]
+    build_job = api.build_job
+    api.build_job = lambda *args, **kwargs: replace(build_job(*args, **kwargs), **told.get("job", {}))
     executors.HANDOVER_SECONDS = told.get("handover", executors.HANDOVER_SECONDS)
     if told["at"] in POINTS:
         arm(told["at"], told["number"], told.get("signal", "SIGKILL"))
