@@ -56,6 +56,7 @@ class ProgressLine(Generic[State]):
         self._console = console
         self._state: State | None = None
         self._begun = self._last_line = time.monotonic()
+        self._stopping = False
 
     @contextmanager
     def shown(self) -> Iterator[Self]:
