@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crawler.api import index
     from crawler.catalogue.reader import Catalogue
+    from crawler.driver.report import Report
     from crawler.errors import CrawlerError
     from crawler.estimation import Estimate, estimate
     from crawler.headers import HeaderUnit, load_headers
-    from crawler.report import Report
 
 __version__ = "0.1.0"
 
@@ -28,7 +28,7 @@ _HOME = {
     "CrawlerError": "crawler.errors",
     "Estimate": "crawler.estimation",
     "HeaderUnit": "crawler.headers",
-    "Report": "crawler.report",
+    "Report": "crawler.driver.report",
     "estimate": "crawler.estimation",
     "index": "crawler.api",
     "load_headers": "crawler.headers",

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
-from crawler.budget import Budget
 from crawler.catalogue.log import CatalogueLog
+from crawler.driver.budget import Budget
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import Executor, InProcess
+from crawler.driver.report import Interrupted, Report
 from crawler.errors import CatalogueError, UsageError
 from crawler.estimation import compare, fingerprint_of, load_estimate
-from crawler.executors import Executor, InProcess
 from crawler.fits.policy import Goal
 from crawler.interrupts import Interrupts, interruptible
-from crawler.job import CrawlJob, build_job, check_count
+from crawler.job.crawl_job import CrawlJob, build_job, check_count
 from crawler.listing import list_roots
-from crawler.report import Interrupted, Report
-from crawler.run import Crawl
 from crawler.stores import Adapter, open_store
 from crawler.stores.urls import PathOrUrl
 from crawler.text import counted

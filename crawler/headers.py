@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from crawler.fits.units import Hdu
 from crawler.stores import Adapter, ObjectRef, Traffic, as_url, open_store
-from crawler.stores.traffic import Patience
+from crawler.stores.retry import Patience
 from crawler.stores.urls import PathOrUrl, text_of
-from crawler.walk import hdus_of
+from crawler.worker.walk import hdus_of
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from crawler.catalogue.folder import Folder
 from crawler.catalogue.fragments import Fragment, new_batch, write_fragment
 from crawler.catalogue.log import CatalogueLog, Change
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.schema import TABLES
-from crawler.stores.storage import Folder
 
 OF_THE_RUN = ("crawl", "walked_at", "requests", "bytes_read")
 """Columns that tell of the run and not of the files: two runs over the same files differ in them."""

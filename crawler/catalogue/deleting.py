@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pyarrow.fs import FileSelector
 
-from crawler.stores.storage import Folder
+from crawler.catalogue.folder import Folder
 from crawler.stores.urls import S3_SCHEMES, scheme_of
 
 _AT_ONCE = 1000  # keys that one request deletes (DeleteObjects, Amazon S3 API Reference)

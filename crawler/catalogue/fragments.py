@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crawler.catalogue.folder import Folder
 from crawler.catalogue.schema import TABLES
 from crawler.fits.cards import unpacked
-from crawler.stores.storage import Folder
 
 MIN_GROUP = 4096
 """Rows of cards in a row group before it may be cut. With groups this small five keywords of 478,000 cards touch

@@ -23,11 +23,11 @@ from deltalake.transaction import AddAction, RemoveAction
 from pyarrow.fs import FileSelector, FileType
 
 from crawler.catalogue.deleting import delete_files
+from crawler.catalogue.folder import Folder, open_folder
 from crawler.catalogue.fragments import FRAGMENT_PATH, Fragment
 from crawler.catalogue.schema import SCHEMA_VERSION, TABLES, log_schema
 from crawler.catalogue.snapshot import Fragments, Snapshot
 from crawler.errors import CatalogueError, CrawlerError
-from crawler.stores.storage import Folder, open_folder
 from crawler.stores.urls import PathOrUrl, one_line, text_of
 
 _NAME = "crawler-catalogue"
@@ -65,7 +65,7 @@ class CatalogueLog:
     storage_options : mapping, optional
         Of its store, as fsspec spells them.
     reading : bool
-        Nothing is written: see `crawler.stores.storage.open_folder`.
+        Nothing is written: see `crawler.catalogue.folder.open_folder`.
     """
 
     def __init__(

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from crawler.catalogue.folder import Folder
 from crawler.catalogue.fragments import Fragment
 from crawler.catalogue.log import CatalogueLog, first_line
 from crawler.catalogue.schema import TABLES
 from crawler.catalogue.snapshot import Snapshot
 from crawler.errors import CatalogueError, QueryError, UsageError
-from crawler.stores.storage import Folder
 from crawler.stores.urls import PathOrUrl, as_url, one_line, text_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 
 from crawler.catalogue.deleting import Found, delete_files, files_in
 from crawler.catalogue.fragments import FRAGMENT_PATH
-from crawler.catalogue.listings import delete_old
 from crawler.catalogue.log import FAULTS, CatalogueLog, first_line
+from crawler.catalogue.records.listings import delete_old
 from crawler.catalogue.schema import TABLES
 from crawler.errors import CatalogueError
 from crawler.stores.urls import PathOrUrl

@@ -32,8 +32,8 @@ from crawler.interrupts import interruptible
 from crawler.text import counted, plural
 
 if TYPE_CHECKING:
+    from crawler.driver.report import Report
     from crawler.headers import HeaderUnit
-    from crawler.report import Report
     from crawler.stores import Adapter
 
 # Each command imports what it needs: `crawler --help` should not wait for Arrow, Delta and Dask.
@@ -203,8 +203,9 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
     """
     arguments = options.with_job_file(job_file, given)
 
-    from crawler import api, screen
-    from crawler.report import Interrupted
+    from crawler import api
+    from crawler.cli import output
+    from crawler.driver.report import Interrupted
 
     cluster = {name: arguments.pop(name) for name in list(arguments) if name in options.OF_CLUSTER - {"workers"}}
     workers = 0 if cluster else arguments.setdefault("workers", os.cpu_count() or 1)
@@ -213,7 +214,7 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
         client = partial(client_of, cluster, workers, performance_report, _teller(log_json))
     elif performance_report is not None:
         raise UsageError("--performance-report is of a Dask cluster: there is none with --workers 0")
-    shown = screen.JsonLog(sys.stderr) if log_json else screen.Progress(screen.Console(stderr=True))
+    shown = output.JsonLog(sys.stderr) if log_json else output.Progress(output.Console(stderr=True))
     with shown.shown() as progress:
         try:
             report = api.index(**arguments, client=client, progress=progress)
@@ -225,9 +226,9 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
             return fail(f"{error}; {_GOES_ON}", 1)
     with suppress(BrokenPipeError):  # the exit code is that of the crawl, whether its summary is read or not
         if as_json:
-            print(screen.as_json(report))
+            print(output.as_json(report))
         elif not report.nothing_found or report.removed:
-            print(screen.summary(report))
+            print(output.summary(report))
     return _code_of(report)
 
 
@@ -338,7 +339,8 @@ def _card_lines(header: bytes) -> list[tuple[str, str]]:
 @catalogue_argument
 def info(catalogue: str, version: int | None, catalogue_options: dict[str, Any]) -> None:
     """Say what a catalogue holds."""
-    from crawler import Catalogue, screen
+    from crawler import Catalogue
+    from crawler.cli import output
     from crawler.stores.urls import one_line
 
     opened = Catalogue(catalogue, version=version, storage_options=catalogue_options)
@@ -346,7 +348,7 @@ def info(catalogue: str, version: int | None, catalogue_options: dict[str, Any])
     for table in ("files", "hdus", "cards"):
         parts = opened.snapshot.of(table)
         rows, held = f"{parts.rows:>14,} {plural(parts.rows, 'row'):4}", counted(len(parts), "Parquet file")
-        print(f"  {table:6} {rows}  {screen.size(parts.size):>10} in {held}")
+        print(f"  {table:6} {rows}  {output.size(parts.size):>10} in {held}")
     kinds = opened.sql("SELECT status, count(*) AS files FROM files GROUP BY status ORDER BY files DESC, status")
     for kind in kinds.to_pylist():
         print(f"  {kind['files']:>21,} {plural(kind['files'], 'file'):5} {one_line(kind['status'])}")
@@ -362,9 +364,9 @@ def info(catalogue: str, version: int | None, catalogue_options: dict[str, Any])
 @options.catalogue_flags
 def runs(catalogue: str, latest: int, as_json: bool, catalogue_options: dict[str, Any]) -> None:
     """List the runs that wrote a catalogue: who, when, what, and what came of it."""
-    from crawler import screen
     from crawler.catalogue.log import CatalogueLog
-    from crawler.catalogue.runs import runs_of
+    from crawler.catalogue.records.runs import runs_of
+    from crawler.cli import output
 
     log = CatalogueLog(catalogue, catalogue_options, reading=True)
     log.open()  # says where there is no catalogue
@@ -373,7 +375,7 @@ def runs(catalogue: str, latest: int, as_json: bool, catalogue_options: dict[str
         for run in found:
             print(run.as_json())
     else:
-        screen.print_runs(found)
+        output.print_runs(found)
 
 
 @commands.command()
@@ -385,13 +387,14 @@ def query(catalogue: str, version: int | None, catalogue_options: dict[str, Any]
 
     Times are in UTC.
     """
-    from crawler import Catalogue, screen
+    from crawler import Catalogue
+    from crawler.cli import output
 
     with Catalogue(catalogue, version=version, storage_options=catalogue_options).text_of_sql(sql) as rows:
         if csv or not sys.stdout.isatty():
-            screen.print_csv(rows)
+            output.print_csv(rows)
         else:
-            screen.print_rows(rows)
+            output.print_rows(rows)
 
 
 @commands.command()
@@ -404,11 +407,11 @@ def vacuum(catalogue: str, now: bool, catalogue_options: dict[str, Any]) -> None
     Those are files of versions that were replaced a week ago or more, and what dead runs left a month ago or more.
     With --now, all but the latest version: only while no crawl runs and nobody reads an earlier one.
     """
-    from crawler import screen
     from crawler.catalogue.vacuum import vacuum as clean
+    from crawler.cli import output
 
     done = clean(catalogue, now=now, storage_options=catalogue_options)
-    print(f"deleted {counted(done.deleted, 'file')}, {screen.size(done.bytes)}")
+    print(f"deleted {counted(done.deleted, 'file')}, {output.size(done.bytes)}")
 
 
 @commands.command()
@@ -418,6 +421,6 @@ def demo(folder: str) -> None:
 
     The catalogue and the generated files are written to FOLDER.
     """
-    from crawler.demo import run_demo
+    from crawler.cli.demo import run_demo
 
     run_demo(folder, command=str(click.get_current_context().find_root().info_name))

@@ -37,7 +37,7 @@ def client_of(
         warn_without_workers,
     )
     from crawler.cluster import performance_report as write_report
-    from crawler.cluster.watching import check_report
+    from crawler.cluster.monitoring import check_report
     from crawler.stores.urls import one_line
 
     check_report(performance_report)

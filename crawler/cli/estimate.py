@@ -9,7 +9,7 @@ import click
 
 from crawler.cli import options
 from crawler.errors import UsageError
-from crawler.job_file import read_job_file
+from crawler.job.job_file import read_job_file
 
 if TYPE_CHECKING:
     from crawler.estimation import Estimate, Interval
@@ -76,10 +76,10 @@ def command(job_file: str | None, as_json: bool, **given: Any) -> int:
     """
     arguments = _arguments(job_file, given)
 
-    from crawler import screen
+    from crawler.cli import output
     from crawler.estimation import estimate
 
-    with screen.EstimateProgressLine(screen.Console(stderr=True)).shown() as progress:
+    with output.EstimateProgressLine(output.Console(stderr=True)).shown() as progress:
         found = estimate(**arguments, progress=progress)
     print(found.to_json() if as_json else table(found))
     return 0

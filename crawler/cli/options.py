@@ -16,7 +16,7 @@ import click
 
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs, Goal
-from crawler.job_file import read_job_file
+from crawler.job.job_file import read_job_file
 from crawler.stores.urls import S3_SCHEMES, as_url, one_line, scheme_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -330,7 +330,7 @@ def with_job_file(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     path : str or None
         Of the job file.
     given : mapping
-        By name, as `crawler.job_file.read_job_file` has them; None or empty for what was not given.
+        By name, as `crawler.job.job_file.read_job_file` has them; None or empty for what was not given.
 
     Returns
     -------

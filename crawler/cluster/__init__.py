@@ -1,10 +1,10 @@
 """Crawling on Dask: the only place that knows it."""
 
 from crawler.cluster.clients import local_client, remote_client
-from crawler.cluster.executor import DaskExecutor
-from crawler.cluster.planned import ClusterPlan, planned_client
+from crawler.cluster.monitoring import dashboard_of, performance_report, warn_without_workers
+from crawler.cluster.plans import ClusterPlan, planned_client
+from crawler.cluster.quarantine import DaskExecutor
 from crawler.cluster.tls import Tls
-from crawler.cluster.watching import dashboard_of, performance_report, warn_without_workers
 
 __all__ = [
     "ClusterPlan",

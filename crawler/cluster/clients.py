@@ -72,7 +72,7 @@ def local_client(workers: int | None = None, *, dashboard: bool = False, **optio
         # crawl.
         "silence_logs": logging.CRITICAL,
         # Loaded as workers begin, all of them at once, and not by the first partition.
-        "preload": ["crawler.cluster.underway"],
+        "preload": ["crawler.cluster.tasks"],
         **options,
     }
     with (

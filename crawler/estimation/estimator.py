@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from crawler.background import ahead
-from crawler.budget import Budget
 from crawler.catalogue.log import CatalogueLog
-from crawler.context import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY, release
-from crawler.crawl import is_unchanged, load_indexed_rows
+from crawler.driver.background import ahead
+from crawler.driver.budget import Budget
 from crawler.errors import CrawlerError
 from crawler.estimation.census import Census
 from crawler.estimation.figures import catalogue_bytes, duration_of, scaled, write_rows
@@ -25,10 +23,12 @@ from crawler.estimation.saved import fingerprint_of, save_estimate
 from crawler.estimation.statistics import Interval
 from crawler.fits.policy import Goal
 from crawler.fits.units import CARD
-from crawler.job import CrawlJob, build_job, check_count
+from crawler.job.crawl_job import CrawlJob, build_job, check_count
 from crawler.listing import Listing, list_roots, partitions
 from crawler.stores import Adapter, ObjectRef, Traffic, open_store
 from crawler.stores.urls import PathOrUrl, scheme_of
+from crawler.worker.context import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY, release
+from crawler.worker.partition import is_unchanged, load_indexed_rows
 
 SAMPLE = 400
 """Files of the sample, by default."""

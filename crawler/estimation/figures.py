@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from crawler.catalogue.folder import Folder, open_folder
 from crawler.catalogue.fragments import new_batch, write_fragment
-from crawler.catalogue.rewrite import GOOD_ROWS, MERGE_FROM
-from crawler.catalogue.rows import tables_of
+from crawler.catalogue.merge import GOOD_ROWS, MERGE_FROM
 from crawler.estimation.statistics import Interval
-from crawler.stores.storage import Folder, open_folder
-from crawler.walk import FileResult
+from crawler.worker.tables import tables_of
+from crawler.worker.walk import FileResult
 
 _SPREAD = 1.5
 """Factor by which workers, the store and a listing may be faster or slower than in the sample."""

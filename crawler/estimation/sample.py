@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from crawler.context import WorkerContext
 from crawler.estimation.census import LEAST, Group
 from crawler.estimation.statistics import Interval, Stratum, total
 from crawler.fits.layouts import product_of
 from crawler.fits.units import CARD
-from crawler.job import CrawlJob
+from crawler.job.crawl_job import CrawlJob
 from crawler.stores import ByteRange, Fetched, ObjectRef, ObjectStore
 from crawler.stores.urls import scheme_of
-from crawler.walk import FileResult
+from crawler.worker.context import WorkerContext
+from crawler.worker.walk import FileResult
 
 HELD_BYTES = 64 * 2**20
 """Bytes of headers of the sample that are held, to see what their rows take in the catalogue."""

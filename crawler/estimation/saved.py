@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 
+from crawler.catalogue.folder import Folder
+from crawler.driver.report import Report
 from crawler.errors import CatalogueError
 from crawler.estimation.model import Estimate
 from crawler.estimation.statistics import Interval
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.stores.storage import Folder
+from crawler.job.crawl_job import CrawlJob
 from crawler.stores.urls import one_line
 from crawler.text import format_bytes, format_count, format_duration, format_interval, format_usd
 

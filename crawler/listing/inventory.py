@@ -25,7 +25,7 @@ from crawler.errors import ListingError, StoreError
 from crawler.listing.object_file import ObjectFile
 from crawler.stores import ObjectStore
 from crawler.stores.base import LISTING_SCHEMA
-from crawler.stores.s3_pages import decode_key
+from crawler.stores.s3.pages import decode_key
 from crawler.stores.urls import one_line, printable
 from crawler.stores.values import size_column, size_of, tag_column, time_column
 

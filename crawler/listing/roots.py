@@ -29,7 +29,7 @@ from crawler.listing.globs import DEFAULT_INCLUDE, NameFilter
 from crawler.listing.key_files import read_key_file
 from crawler.stores import ObjectRef, ObjectStore, as_url
 from crawler.stores.base import LISTING_SCHEMA, Moved
-from crawler.stores.rows import batches
+from crawler.stores.batches import batches
 from crawler.stores.urls import S3_SCHEMES, WEB_SCHEMES, below, one_line, printable, readable, scheme_of
 from crawler.text import counted
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 from crawler.errors import UsageError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
-from crawler.stores.failures import sealed
-from crawler.stores.traffic import Patient, Traffic
+from crawler.stores.errors import sealed
+from crawler.stores.retry import Patient, Traffic
 from crawler.stores.urls import S3_SCHEMES, as_url, one_line, scheme_of
 
 __all__ = [
@@ -53,7 +53,7 @@ def open_store(
         bucket. ``s3a`` and ``s3n`` are ``s3``.
     storage_options : Mapping[str, object] or None
         As fsspec takes them. For ``http(s)``, any option but ``headers`` and ``client_options`` (see
-        `crawler.stores.web_sockets.SocketTransport`) means fsspec. For ``s3`` those of s3fs, and obstore's
+        `crawler.stores.http.socket_transport.SocketTransport`) means fsspec. For ``s3`` those of s3fs, and obstore's
         ``client_options`` and ``retry_config``.
     adapter : {"auto", "obstore", "fsspec"}
         ``auto``: the system's own calls for ``file``, Python's own HTTP client for ``http(s)``, obstore for ``s3``,
@@ -95,7 +95,7 @@ def _trying_once(scheme: str, options: Mapping[str, object]) -> dict[str, object
 
 def _opened(scheme: str, options: Mapping[str, object], adapter: Adapter, traffic: Traffic | None) -> ObjectStore:
     if scheme in S3_SCHEMES:
-        from crawler.stores.s3 import S3Store
+        from crawler.stores.s3.store import S3Store
 
         return S3Store(options, adapter=adapter, traffic=traffic)
     if adapter != "fsspec" and scheme == "file":
@@ -125,7 +125,7 @@ def _local(options: Mapping[str, object]) -> ObjectStore:
 
 
 def _obstore(scheme: str, options: Mapping[str, object]) -> ObjectStore:
-    from crawler.stores.object_store import ObstoreStore
+    from crawler.stores.obstore import ObstoreStore
 
     if scheme not in _OBSTORE_SCHEMES:
         raise UsageError(f"obstore does not read {one_line(scheme)}:// URLs here: use adapter auto or fsspec")
@@ -135,16 +135,16 @@ def _obstore(scheme: str, options: Mapping[str, object]) -> ObjectStore:
 
 
 def _web(options: Mapping[str, object], adapter: Adapter) -> ObjectStore:
-    from crawler.stores.web import WebStore
+    from crawler.stores.http.store import WebStore
 
     others = [str(name) for name in options if name not in _SOCKET_OPTIONS]
     if others and adapter == "obstore":
         raise UsageError(f"only fsspec takes the storage option {one_line(', '.join(others))}: use adapter fsspec")
     if others or adapter == "fsspec":
-        from crawler.stores.web_aiohttp import AiohttpTransport
+        from crawler.stores.http.aiohttp_transport import AiohttpTransport
 
         return WebStore(AiohttpTransport(options))
-    from crawler.stores.web_sockets import SocketTransport
+    from crawler.stores.http.socket_transport import SocketTransport
 
     return WebStore(SocketTransport(options))
 
@@ -152,7 +152,7 @@ def _web(options: Mapping[str, object], adapter: Adapter) -> ObjectStore:
 def _fsspec(scheme: str, options: Mapping[str, object]) -> ObjectStore:
     import fsspec
 
-    from crawler.stores.filesystem import FsspecStore
+    from crawler.stores.fsspec import FsspecStore
 
     try:
         fsspec.get_filesystem_class(scheme)

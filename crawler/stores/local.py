@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from crawler.errors import ObjectNotFoundError
 from crawler.stores.base import LISTING_SCHEMA, ByteRange, Fetched, ObjectRef
-from crawler.stores.failures import fetched, from_os_error, missing, sealed, sealed_listing
-from crawler.stores.rows import BATCH_ROWS
+from crawler.stores.batches import BATCH_ROWS
+from crawler.stores.errors import fetched, from_os_error, missing, sealed, sealed_listing
 from crawler.stores.urls import file_path
 from crawler.stores.values import microseconds_of
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import crawler
 from crawler import api
-from crawler.job import CrawlJob
-from crawler.settings import Settings
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
 from tests.benchmarks.nginx import mark
 from tests.benchmarks.peers import PEERS, Bucket, quiet
 

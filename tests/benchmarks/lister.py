@@ -7,9 +7,10 @@ import resource
 import sys
 import time
 
+from crawler.job.settings import Settings
 from crawler.listing import list_roots, partitions
-from crawler.settings import Settings
-from crawler.stores import open_store, s3_listing
+from crawler.stores import open_store
+from crawler.stores.s3 import range_listing as s3_listing
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ Takes one argument, JSON of
 - ``listed``: whether the point waits for the end of the listing before the signal comes;
 - ``signal``: its name, ``SIGKILL`` by default;
 - ``partition``: files of a partition; ``settings`` and ``job``: attributes of `Settings` and of the job;
-- ``handover``: `executors.HANDOVER_SECONDS`.
+- ``handover``: `deadline.HANDOVER_SECONDS`.
 
 Prints counts of the report as JSON, if it gets there, ``raised`` being true where KeyboardInterrupt brought it. With an
 address it then waits for a line on standard input, indexes again with the same client, and prints the same again.
@@ -29,13 +29,18 @@ from typing import Any
 
 import distributed
 
-from crawler import api, commits, crawl, executors, run
-from crawler.catalogue import log, rewrite
-from crawler.catalogue.kept import ListingWriter
+from crawler import api
+from crawler.catalogue import log
+from crawler.catalogue import merge as rewrite
+from crawler.catalogue.records.saved_listing import ListingWriter
 from crawler.cluster import remote_client
-from crawler.job import CrawlJob
-from crawler.report import Interrupted, Report
-from crawler.settings import Settings
+from crawler.driver import commits
+from crawler.driver import driver as run
+from crawler.driver.report import Interrupted, Report
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
+from crawler.worker import deadline
+from crawler.worker import partition as crawl
 
 POINTS: dict[str, tuple[Any, str, bool]] = {
     "before create": (log.DeltaTable, "create", True),
@@ -105,7 +110,7 @@ def main() -> None:
 
     api.build_job = build_job
     rewrite.MERGE_FROM = 2
-    executors.HANDOVER_SECONDS = told.get("handover", executors.HANDOVER_SECONDS)
+    deadline.HANDOVER_SECONDS = told.get("handover", deadline.HANDOVER_SECONDS)
     if told["at"] in POINTS:
         arm(told["at"], told.get("number", 1), told.get("signal", "SIGKILL"), told.get("listed", False))
     if "address" not in told:

@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Any
 
-from crawler import context
+from crawler.worker import context
 
 
 def dask_setup(_worker: object) -> None:

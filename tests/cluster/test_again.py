@@ -10,15 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from crawler import context, executors, run
 from crawler.catalogue.reader import Catalogue
+from crawler.driver import driver as run
+from crawler.driver import executor as executors
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.driver.report import Report
 from crawler.errors import ListingError, StoreUnavailableError
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
-from crawler.settings import Settings
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
 from crawler.stores import ByteRange, Fetched, ObjectRef, ObjectStore, open_store
+from crawler.worker import context
 from tests.conftest import sibling
 from tests.tables import parquet_files, same_tables
 

@@ -27,10 +27,10 @@ from crawler.cluster import (
     remote_client,
     warn_without_workers,
 )
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
 from crawler.errors import ClusterError, UsageError
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.run import Crawl
+from crawler.job.crawl_job import CrawlJob
 from tests.cluster.certificates import Authority
 from tests.conftest import TREE_FILES
 from tests.tables import same_tables

@@ -17,12 +17,12 @@ from distributed import Client
 
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, remote_client
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import Executor, InProcess
+from crawler.driver.report import Report
 from crawler.errors import ClusterError
-from crawler.executors import Executor, InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
-from crawler.settings import Settings
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
 from tests.conftest import TREE_FILES
 from tests.tables import same_tables
 

@@ -18,18 +18,19 @@ import pytest
 
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client
-from crawler.context import release, run_ids
-from crawler.crawl import Receipt, crawl_partition
-from crawler.executors import Executor, InProcess
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import Executor, InProcess
+from crawler.driver.report import Report
 from crawler.fits.layouts import Guess, Layouts
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Span
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
-from crawler.settings import Settings
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.scope import Scope
+from crawler.job.settings import Settings
 from crawler.stores.base import LISTING_SCHEMA
-from crawler.walk import Scope, walk_file
+from crawler.worker.context import release, run_ids
+from crawler.worker.partition import Receipt, crawl_partition
+from crawler.worker.walk import walk_file
 from tests.fits_files import BLOCK, BytesStore, bintable_hdu, entry, groups_hdu, image_hdu, walk_bytes
 from tests.servers import RangeServer
 from tests.tables import same_tables

@@ -14,9 +14,9 @@ import pytest
 from crawler import api
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import local_client
+from crawler.driver.report import Report
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs
-from crawler.report import Report
 from tests.fits_files import bintable_hdu, entry, image_hdu
 from tests.tables import same_tables
 from tests.unit.test_cli import Ended, Run, commands

@@ -17,13 +17,13 @@ from distributed import Client
 from crawler import api
 from crawler.catalogue.reader import Catalogue
 from crawler.cli import main
+from crawler.cli.output import as_json, summary
 from crawler.cluster import DaskExecutor, local_client
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
-from crawler.screen import as_json, summary
-from crawler.settings import Settings
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.driver.report import Report
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
 from tests.cluster.driven import driven
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import same_tables

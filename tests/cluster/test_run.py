@@ -23,18 +23,21 @@ import pytest
 from deltalake import DeltaTable
 from distributed import Client
 
-from crawler import background, executors, run
 from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.reader import Catalogue
-from crawler.cluster import DaskExecutor, local_client, underway
-from crawler.commits import Commits
-from crawler.crawl import Receipt
+from crawler.cluster import DaskExecutor, local_client
+from crawler.cluster import tasks as underway
+from crawler.driver import background
+from crawler.driver import driver as run
+from crawler.driver import executor as executors
+from crawler.driver.commits import Commits
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import Executor, InProcess
+from crawler.driver.report import Report
 from crawler.errors import CatalogueError, ClusterError, ListingError
-from crawler.executors import Executor, InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
-from crawler.settings import Settings
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
+from crawler.worker.partition import Receipt
 from tests.cluster.driven import driven
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import parquet_files, same_tables
@@ -254,7 +257,7 @@ class TestSecondRun:
         self, tmp_path: Path, location: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         crawled(location, tree)
-        for module in ("crawler.crawl", "crawler.catalogue.rows"):
+        for module in ("crawler.worker.partition", "crawler.worker.tables"):
             monkeypatch.setattr(f"{module}.WALKER_VERSION", 10**6)
 
         second = crawled(location, tree)

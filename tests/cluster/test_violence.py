@@ -17,13 +17,14 @@ import pytest
 from distributed import Client
 
 from crawler.catalogue.reader import Catalogue
-from crawler.cluster import DaskExecutor, executor, local_client
+from crawler.cluster import DaskExecutor, local_client
+from crawler.cluster import quarantine as executor
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.driver.report import Report
 from crawler.errors import ClusterError
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
-from crawler.settings import Settings
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import parquet_files, same_tables
 

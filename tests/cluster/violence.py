@@ -18,10 +18,10 @@ from pathlib import Path
 
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
 from crawler.errors import ClusterError
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.run import Crawl
+from crawler.job.crawl_job import CrawlJob
 from tests.cluster.test_external import Cluster, remote_client
 from tests.conftest import sibling
 from tests.tables import same_tables

@@ -18,7 +18,7 @@ from distributed.cli import dask_scheduler, dask_worker
 
 from crawler.cluster import ClusterPlan
 from crawler.errors import UsageError
-from crawler.job_file import read_job_file
+from crawler.job.job_file import read_job_file
 from tests.config.queue import Queue
 from tests.conftest import TREE_FILES
 from tests.s3.bucket_server import BucketServer

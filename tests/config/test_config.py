@@ -16,7 +16,7 @@ import pytest
 from crawler.cli import commands
 from crawler.cli.options import with_job_file
 from crawler.errors import UsageError
-from crawler.job_file import read_job_file
+from crawler.job.job_file import read_job_file
 from crawler.stores import as_url, open_store
 
 CONFIG = Path(__file__).parents[2] / "config"

@@ -17,10 +17,10 @@ import astropy
 import pytest
 
 from crawler.catalogue.reader import Catalogue
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.driver.report import Report
+from crawler.job.crawl_job import CrawlJob
 from crawler.stores.urls import file_url
 
 NAMES = (".fits", ".fit", ".fits.gz", ".fits.bz2", ".fits.Z", ".fits.xz", ".fits.zip", ".fz", ".hdr")

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from crawler.catalogue.reader import Catalogue
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.run import Crawl
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.job.crawl_job import CrawlJob
 from crawler.stores.urls import file_url
 from tests.conformance.faults import BLOCK, CARD
 from tests.conformance.libraries import LIBRARIES, Library

@@ -12,14 +12,15 @@ from itertools import count, pairwise
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from crawler.catalogue.rows import tables_of
 from crawler.errors import FormatError
 from crawler.fits.compression import Decompressor
 from crawler.fits.layouts import Guess
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import EndOfFile, HeaderWalker, Limits
-from crawler.walk import Answers, FileResult, Reads, Scope, walk_file, walk_steps
+from crawler.job.scope import Scope
+from crawler.worker.tables import tables_of
+from crawler.worker.walk import Answers, FileResult, Reads, walk_file, walk_steps
 from tests.fits_files import (
     BLOCK,
     CARD,

@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from crawler import executors
 from crawler.catalogue.reader import Catalogue
-from crawler.crawl import Receipt, crawl_partition
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
+from crawler.driver import executor as executors
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.driver.report import Report
+from crawler.job.crawl_job import CrawlJob
+from crawler.worker.partition import Receipt, crawl_partition
 from tests.fits_files import BLOCK, bintable_hdu, header, image_hdu, structure, walk_bytes
 from tests.s3.bucket_server import PAGE, BucketServer
 from tests.s3.ceph import Ceph

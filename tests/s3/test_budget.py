@@ -13,17 +13,17 @@ import pyarrow as pa
 import pytest
 from distributed import Client
 
-from crawler import run
-from crawler.budget import Budget, dollars
 from crawler.catalogue.reader import Catalogue
 from crawler.cluster import DaskExecutor, local_client
+from crawler.driver import driver as run
+from crawler.driver.budget import Budget, dollars
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import Executor, InProcess
+from crawler.driver.report import Report
 from crawler.errors import ObjectNotFoundError, UsageError
-from crawler.executors import Executor, InProcess
 from crawler.fits.policy import Costs
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
-from crawler.settings import Settings
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
 from crawler.stores.base import LISTING_SCHEMA
 from tests.fits_files import image_hdu
 from tests.s3.bucket_server import BucketServer

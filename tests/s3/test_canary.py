@@ -28,9 +28,9 @@ import pytest
 from distributed import Client
 
 import crawler
-from crawler import crawl
 from crawler.cluster import remote_client
-from crawler.job import CrawlJob
+from crawler.job.crawl_job import CrawlJob
+from crawler.worker import partition as crawl
 from tests.fits_files import image_hdu
 from tests.s3.bucket_server import BucketServer, _Handler
 from tests.s3.conftest import S3Server

@@ -16,20 +16,22 @@ import pyarrow.dataset as pads
 import pytest
 from astropy.io import fits
 
-from crawler.catalogue import deleting, kept, listings
+from crawler.catalogue import deleting
 from crawler.catalogue import vacuum as vacuuming
+from crawler.catalogue.folder import open_folder
 from crawler.catalogue.log import CatalogueLog, first_line
 from crawler.catalogue.reader import Catalogue
+from crawler.catalogue.records import listings
+from crawler.catalogue.records import saved_listing as kept
 from crawler.catalogue.schema import TABLES
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.driver.report import Report
 from crawler.errors import CatalogueError
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
-from crawler.settings import Settings
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
 from crawler.stores.base import LISTING_SCHEMA
-from crawler.stores.s3_files import S3Files
-from crawler.stores.storage import open_folder
+from crawler.stores.s3.filesystem import S3Files
 from tests.conftest import TREE_FILES, sibling
 from tests.s3.ceph import Ceph
 from tests.s3.conftest import S3Server

@@ -12,8 +12,8 @@ import pytest
 
 from crawler.errors import AccessDeniedError, StoreError, UsageError
 from crawler.stores import Adapter, ByteRange, ObjectRef, ObjectStore, open_store
-from crawler.stores.s3 import S3Store
-from crawler.stores.s3_options import understood
+from crawler.stores.s3.storage_options import understood
+from crawler.stores.s3.store import S3Store
 from tests.s3.conftest import S3Server
 from tests.s3.proxy import Proxy
 from tests.stores.suite import DATA, assert_well_said

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import crawler as package
+from crawler.catalogue.folder import open_folder
 from crawler.errors import CrawlerError
 from crawler.estimation import Estimate, estimate, fingerprint_of, load_estimate
 from crawler.fits.policy import read_policy
-from crawler.job import CrawlJob
-from crawler.stores.storage import open_folder
-from crawler.walk import Scope
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.scope import Scope
 from tests.fits_files import image_hdu
 from tests.s3.bucket_server import BucketServer
 from tests.s3.ceph import Ceph

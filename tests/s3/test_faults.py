@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from crawler.catalogue.reader import Catalogue
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.driver.report import Report
 from crawler.errors import StoreDownError
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
+from crawler.job.crawl_job import CrawlJob
 from crawler.stores import Adapter, ByteRange, ObjectRef, open_store
-from crawler.stores.traffic import Patience, Traffic
+from crawler.stores.retry import Patience, Traffic
 from tests.s3.bucket_server import BucketServer
 from tests.s3.fault_proxy import FaultProxy
 from tests.s3.test_buckets import contents

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from crawler.errors import StoreError, StoreUnavailableError
-from crawler.stores import Adapter, ByteRange, ObjectRef, ObjectStore, Traffic, open_store, s3_transport
+from crawler.stores import Adapter, ByteRange, ObjectRef, ObjectStore, Traffic, open_store
+from crawler.stores.s3 import transport as s3_transport
 from tests.servers import RangeServer
 from tests.stores.hostile import ALL, DATA, QUICK, WAYS, Ask, HostileServer
 from tests.stores.suite import assert_well_said

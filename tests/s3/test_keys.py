@@ -9,7 +9,7 @@ import pytest
 
 from crawler.errors import ObjectChangedError, StoreError
 from crawler.stores import Adapter, ByteRange, ObjectRef, open_store
-from crawler.stores.s3 import _UNNAMEABLE
+from crawler.stores.s3.store import _UNNAMEABLE
 from tests.s3.conftest import S3Server
 from tests.s3.proxy import Proxy
 

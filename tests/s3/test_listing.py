@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from crawler.errors import AccessDeniedError, StoreError
 from crawler.listing import list_roots
 from crawler.stores import open_store
-from crawler.stores import s3_listing as listing
 from crawler.stores.base import LISTING_SCHEMA
-from crawler.stores.failures import failed
-from crawler.stores.s3_listing import cuts_allowed, list_by_ranges
-from crawler.stores.s3_pages import Page
+from crawler.stores.errors import failed
+from crawler.stores.s3 import range_listing as listing
+from crawler.stores.s3.pages import Page
+from crawler.stores.s3.range_listing import cuts_allowed, list_by_ranges
 from tests.s3.conftest import S3Server
 from tests.s3.proxy import Proxy
 from tests.s3.test_keys import KEYS, NOT_ON_MOTO

@@ -9,7 +9,7 @@ import pytest
 from crawler.errors import RangeIgnoredError, StoreError, StoreUnavailableError
 from crawler.headers import load_headers
 from crawler.stores import Adapter, ByteRange, ObjectRef, open_store
-from crawler.walk import walk_file
+from crawler.worker.walk import walk_file
 from tests.s3.ceph import DOMAIN
 from tests.s3.conftest import S3Server
 from tests.s3.proxy import Proxy

@@ -26,7 +26,7 @@ import numpy as np
 from astropy.io import fits
 
 from crawler.stores import Adapter
-from crawler.stores.traffic import Patience
+from crawler.stores.retry import Patience
 
 
 def _file() -> bytes:

@@ -12,9 +12,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.run import Crawl
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.job.crawl_job import CrawlJob
 from crawler.stores import Adapter
 from tests.stores.hostile import QUICK, options_of
 

@@ -18,9 +18,10 @@ import pytest
 
 from crawler.catalogue.reader import Catalogue
 from crawler.errors import ObjectChangedError, StoreError, StoreUnavailableError
-from crawler.stores import Adapter, ByteRange, ObjectRef, ObjectStore, Traffic, open_store, web
-from crawler.stores.web_answer import DRAINED_BYTES, HEAD_BYTES, INTERIM_ANSWERS, REDIRECTS
-from crawler.walk import walk_file
+from crawler.stores import Adapter, ByteRange, ObjectRef, ObjectStore, Traffic, open_store
+from crawler.stores.http import store as web
+from crawler.stores.http.answer import DRAINED_BYTES, HEAD_BYTES, INTERIM_ANSWERS, REDIRECTS
+from crawler.worker.walk import walk_file
 from tests.servers import RangeServer
 from tests.stores.hostile import ALL, DATA, ODD_BUT_GOOD, QUICK, WAYS, Ask, HostileServer, options_of
 from tests.stores.suite import assert_well_said

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from crawler.stores.index_page import Page, parse_page
+from crawler.stores.http.index_page import Page, parse_page
 
 ROOT = "http://host/top/"
 

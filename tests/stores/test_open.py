@@ -8,11 +8,11 @@ import pytest
 
 from crawler.errors import UsageError
 from crawler.stores import as_url, open_store
-from crawler.stores.filesystem import FsspecStore
+from crawler.stores.fsspec import FsspecStore
+from crawler.stores.http.store import WebStore
 from crawler.stores.local import LocalStore
-from crawler.stores.s3 import S3Store
+from crawler.stores.s3.store import S3Store
 from crawler.stores.urls import one_line, printable
-from crawler.stores.web import WebStore
 
 
 @pytest.mark.parametrize(

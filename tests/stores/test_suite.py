@@ -12,11 +12,11 @@ import obstore.store
 import pytest
 
 from crawler.stores import open_store
-from crawler.stores.filesystem import FsspecStore
+from crawler.stores.fsspec import FsspecStore
+from crawler.stores.http.store import WebStore
 from crawler.stores.local import LocalStore
-from crawler.stores.object_store import ObstoreStore
+from crawler.stores.obstore import ObstoreStore
 from crawler.stores.urls import file_url
-from crawler.stores.web import WebStore
 from tests.servers import RangeServer
 from tests.stores.suite import Backing, StoreSuite
 

@@ -26,10 +26,10 @@ from crawler.errors import (
     StoreUnavailableError,
 )
 from crawler.stores import Adapter, ByteRange, ObjectRef, ObjectStore, open_store
-from crawler.stores.failures import from_os_error, from_status
-from crawler.stores.object_store import from_obstore
-from crawler.stores.web import WebStore
-from crawler.stores.web_aiohttp import AiohttpTransport, from_client_error
+from crawler.stores.errors import from_os_error, from_status
+from crawler.stores.http.aiohttp_transport import AiohttpTransport, from_client_error
+from crawler.stores.http.store import WebStore
+from crawler.stores.obstore import from_obstore
 from tests.servers import RangeServer
 from tests.stores.suite import DATA, assert_well_said
 

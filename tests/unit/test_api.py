@@ -71,13 +71,13 @@ class TestPaths:
         assert vacuum(catalogue).deleted == 0
 
     def test_job_file_may_be_a_path(self, tmp_path: Path) -> None:
-        from crawler.job_file import read_job_file  # noqa: PLC0415
+        from crawler.job.job_file import read_job_file  # noqa: PLC0415
 
         (tmp_path / "job.toml").write_text("[crawl]\ncatalogue = 'c'\n")
         assert read_job_file(tmp_path / "job.toml") == {"catalogue": "c"}
 
     def test_demo_takes_a_path(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        from crawler.demo import run_demo  # noqa: PLC0415
+        from crawler.cli.demo import run_demo  # noqa: PLC0415
 
         run_demo(tmp_path / "shown")
         assert "Which exposures" in capsys.readouterr().out

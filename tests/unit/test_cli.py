@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 from distributed import Security
 
-from crawler import __version__, api, screen
+from crawler import __version__, api
 from crawler.catalogue.reader import Catalogue
-from crawler.cli import main
+from crawler.cli import main, output
 from crawler.cli.options import merged, nested, read_value
 from crawler.cluster import clients, local_client
+from crawler.driver.report import Interrupted, Report
 from crawler.errors import ClusterError, UsageError
-from crawler.report import Interrupted, Report
 from tests.conftest import TREE_FILES
 from tests.fits_files import card, entry, image_hdu
 from tests.servers import RangeServer
@@ -59,7 +59,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """Return what runs a command in this process, in a folder of its own."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(screen, "PLAIN_SECONDS", float("inf"))  # a busy machine would print progress, too
+    monkeypatch.setattr(output, "PLAIN_SECONDS", float("inf"))  # a busy machine would print progress, too
 
     def run(*args: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["crawler", *map(str, args)])
@@ -623,7 +623,7 @@ class TestClosedPipe:
     def test_of_standard_error_ends_no_crawl(self, crawler: Run, tree: Path, more: tuple[str, ...]) -> None:
         reader, writer = os.pipe()
         os.close(reader)
-        program = "from crawler import screen; screen.PLAIN_SECONDS = 0; from crawler.cli import main; main()"
+        program = "from crawler.cli import output; output.PLAIN_SECONDS = 0; from crawler.cli import main; main()"
         command = [sys.executable, "-c", program, "index", str(tree), "-c", "made", "--workers", "0", *more]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, check=False)
         os.close(writer)

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from crawler import context
-from crawler.context import release, run_ids, set_rate_limit, stop_run, worker_context
-from crawler.job import CrawlJob
+from crawler.job.crawl_job import CrawlJob
 from crawler.stores import ObjectRef
+from crawler.worker import context
+from crawler.worker.context import release, run_ids, set_rate_limit, stop_run, worker_context
 from tests.fits_files import bintable_hdu, image_hdu
 from tests.servers import RangeServer
 

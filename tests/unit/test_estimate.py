@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 import crawler as package
+from crawler.catalogue.folder import open_folder
+from crawler.driver.report import Report
 from crawler.errors import UsageError
 from crawler.estimation import (
     Estimate,
@@ -32,11 +34,9 @@ from crawler.estimation import census as census_module
 from crawler.estimation.census import Census
 from crawler.estimation.saved import ESTIMATES
 from crawler.estimation.statistics import Stratum, quantile, total
-from crawler.job import CrawlJob
-from crawler.report import Report
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.scope import Scope
 from crawler.stores import ObjectRef
-from crawler.stores.storage import open_folder
-from crawler.walk import Scope
 from tests.conftest import TREE_FILES
 from tests.fits_files import entry, image_hdu
 from tests.servers import RangeServer
@@ -601,7 +601,7 @@ class TestCommand:
     def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
         self, crawler: Run, bucket: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("crawler.screen.PLAIN_SECONDS", 0.0)
+        monkeypatch.setattr("crawler.cli.output.PLAIN_SECONDS", 0.0)
         ended = crawler("estimate", bucket, "--sample", 10)
         said = ended.err.splitlines()
         assert any(line.startswith(f"listing: {RAW + SPECTRA} objects, ") for line in said)

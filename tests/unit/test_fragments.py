@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.catalogue import fragments as fragments_module
+from crawler.catalogue.folder import Folder, open_folder
 from crawler.catalogue.fragments import (
     MAX_GROUP,
     MIN_GROUP,
@@ -26,7 +27,6 @@ from crawler.catalogue.fragments import (
     write_fragment,
 )
 from crawler.catalogue.schema import CARDS, FILES, HDUS, TABLES
-from crawler.stores.storage import Folder, open_folder
 from tests.tables import rows_of
 
 ODD_URLS = [

@@ -29,19 +29,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crawler
-from crawler import crawl
+from crawler.catalogue.folder import open_folder
 from crawler.catalogue.fragments import new_batch, read_fragment, write_fragment
 from crawler.catalogue.reader import Catalogue
-from crawler.catalogue.rows import tables_of
 from crawler.catalogue.schema import TABLES
 from crawler.errors import ListingError
 from crawler.fits.layouts import product_of
 from crawler.fits.units import Hdu
 from crawler.listing import list_roots
 from crawler.stores import Adapter, ObjectRef, open_store
-from crawler.stores.storage import open_folder
 from crawler.stores.values import describe, writable
-from crawler.walk import FileResult, walk_steps
+from crawler.worker import partition as crawl
+from crawler.worker.tables import tables_of
+from crawler.worker.walk import FileResult, walk_steps
 from tests.conftest import sibling
 from tests.s3.bucket_server import BucketServer
 from tests.servers import Content, RangeHandler, RangeServer, etag_of

@@ -1,4 +1,4 @@
-"""`crawler.job.build_job`: the arguments of `index` and `estimate`, checked in one place."""
+"""`crawler.job.crawl_job.build_job`: the arguments of `index` and `estimate`, checked in one place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from crawler import estimate, index
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs, read_policy
-from crawler.job import build_job
-from crawler.walk import Scope
+from crawler.job.crawl_job import build_job
+from crawler.job.scope import Scope
 
 SECRET = "hush-hush"
 

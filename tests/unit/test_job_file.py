@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from crawler import job_file
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs, ReadPolicy, read_policy
-from crawler.job_file import read_job_file
+from crawler.job import job_file
+from crawler.job.job_file import read_job_file
 
 Read = Callable[[str | bytes], dict[str, Any]]
 

@@ -18,20 +18,20 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 
-from crawler.catalogue import gone as gone_module
-from crawler.catalogue import kept as kept_module
+from crawler.catalogue import missing as gone_module
+from crawler.catalogue.folder import Folder
 from crawler.catalogue.fragments import Fragment, new_batch, write_fragment
-from crawler.catalogue.gone import gone
-from crawler.catalogue.kept import LISTINGS, KeptListing, ListingWriter, fingerprint
-from crawler.catalogue.listings import delete_old, kept_listings, unfinished
 from crawler.catalogue.log import CatalogueLog, Change
+from crawler.catalogue.merge import without_urls
+from crawler.catalogue.missing import gone
 from crawler.catalogue.reader import Catalogue
-from crawler.catalogue.rewrite import without_urls
+from crawler.catalogue.records import saved_listing as kept_module
+from crawler.catalogue.records.listings import delete_old, kept_listings, unfinished
+from crawler.catalogue.records.saved_listing import LISTINGS, KeptListing, ListingWriter, fingerprint
 from crawler.catalogue.snapshot import Snapshot
 from crawler.catalogue.vacuum import ORPHAN_HOURS, vacuum
 from crawler.errors import CatalogueError
 from crawler.stores.base import LISTING_SCHEMA
-from crawler.stores.storage import Folder
 from tests.tables import add_objects, rows_of, same_tables
 
 NOW = datetime.now(UTC)

@@ -21,7 +21,7 @@ from crawler.listing.roots import REDIRECTS
 from crawler.stores import ObjectRef, ObjectStore, open_store
 from crawler.stores.base import LISTING_SCHEMA
 from crawler.stores.local import LocalStore
-from crawler.stores.object_store import ObstoreStore
+from crawler.stores.obstore import ObstoreStore
 from tests.servers import RangeServer
 
 

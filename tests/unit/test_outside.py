@@ -13,17 +13,17 @@ import pyarrow as pa
 import pytest
 from deltalake.transaction import AddAction, RemoveAction
 
-from crawler.catalogue.kept import LISTINGS, ListingWriter, fingerprint
-from crawler.catalogue.listings import delete_old, kept_listings, unfinished
 from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.reader import Catalogue
-from crawler.catalogue.runs import Run, keep_run, runs_of
+from crawler.catalogue.records.listings import delete_old, kept_listings, unfinished
+from crawler.catalogue.records.runs import Run, keep_run, runs_of
+from crawler.catalogue.records.saved_listing import LISTINGS, ListingWriter, fingerprint
 from crawler.catalogue.vacuum import ORPHAN_HOURS, vacuum
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
 from crawler.errors import CatalogueError
 from crawler.estimation.saved import ESTIMATES, load_estimate
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.run import Crawl
+from crawler.job.crawl_job import CrawlJob
 from crawler.stores.base import LISTING_SCHEMA
 from tests.tables import add_objects
 

@@ -11,8 +11,8 @@ import pytest
 
 from crawler.catalogue.fragments import new_batch, write_fragment
 from crawler.catalogue.log import CatalogueLog, Change
+from crawler.catalogue.merge import without_urls
 from crawler.catalogue.reader import Catalogue
-from crawler.catalogue.rewrite import without_urls
 from crawler.catalogue.schema import TABLES
 from crawler.errors import CatalogueError, QueryError, UsageError
 from tests.tables import add_objects, rows_of

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from crawler.catalogue import rewrite
+from crawler.catalogue import merge as rewrite
 from crawler.catalogue.fragments import Fragment
 from crawler.catalogue.log import CatalogueLog, Change
+from crawler.catalogue.merge import merge_small, without_repeats, without_urls
 from crawler.catalogue.reader import Catalogue
-from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
 from tests.tables import add_objects, multiset, parquet_files, same_tables, write_object
 
 

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pytest
 
 from crawler.catalogue import log as log_module
-from crawler.catalogue import rewrite
+from crawler.catalogue import merge as rewrite
 from crawler.catalogue.fragments import Fragment
 from crawler.catalogue.log import CatalogueLog, Change
+from crawler.catalogue.merge import merge_small, without_repeats, without_urls
 from crawler.catalogue.reader import Catalogue
-from crawler.catalogue.rewrite import merge_small, without_repeats, without_urls
 from crawler.catalogue.schema import TABLES
 from crawler.catalogue.snapshot import Fragments
 from crawler.errors import CatalogueError

@@ -12,21 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from crawler.catalogue import fragments as fragments_module
-from crawler.catalogue import rows as rows_module
 from crawler.catalogue.fragments import new_batch, write_fragment
-from crawler.catalogue.kept import LISTINGS, KeptListing, ListingWriter, fingerprint
 from crawler.catalogue.log import CatalogueLog
-from crawler.catalogue.rows import tables_of
-from crawler.commits import Commits
-from crawler.crawl import Receipt
+from crawler.catalogue.records.saved_listing import LISTINGS, KeptListing, ListingWriter, fingerprint
+from crawler.driver.commits import Commits
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.driver.spool import Spool
 from crawler.errors import CatalogueError
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.run import Crawl
-from crawler.settings import Settings
-from crawler.spool import Spool
+from crawler.job.crawl_job import CrawlJob
+from crawler.job.settings import Settings
 from crawler.stores.base import LISTING_SCHEMA, ObjectRef
-from crawler.walk import FileResult
+from crawler.worker import tables as rows_module
+from crawler.worker.partition import Receipt
+from crawler.worker.tables import tables_of
+from crawler.worker.walk import FileResult
 from tests.conftest import TREE_FILES
 from tests.tables import rows_of, write_object
 

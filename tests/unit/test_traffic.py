@@ -16,10 +16,11 @@ from crawler.errors import AccessDeniedError, StoreDownError, StoreUnavailableEr
 from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Span
+from crawler.job.scope import Scope
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.stores.traffic import Patience, Patient, Traffic
-from crawler.walk import Scope, walk_file
-from crawler.walk_pool import Walk, WalkPool
+from crawler.stores.retry import Patience, Patient, Traffic
+from crawler.worker.walk import walk_file
+from crawler.worker.walk_pool import Walk, WalkPool
 from tests.fits_files import BLOCK, BytesStore, bintable_hdu, image_hdu
 
 URL = "s3://bucket/key"

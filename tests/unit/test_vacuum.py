@@ -17,11 +17,11 @@ from crawler.catalogue.log import CatalogueLog
 from crawler.catalogue.reader import Catalogue
 from crawler.catalogue.schema import TABLES
 from crawler.catalogue.vacuum import ORPHAN_HOURS, RETENTION_HOURS, Vacuumed, vacuum
+from crawler.driver.driver import Crawl
+from crawler.driver.executor import InProcess
+from crawler.driver.report import Report
 from crawler.errors import CatalogueError
-from crawler.executors import InProcess
-from crawler.job import CrawlJob
-from crawler.report import Report
-from crawler.run import Crawl
+from crawler.job.crawl_job import CrawlJob
 from tests.conftest import TREE_FILES, sibling
 from tests.tables import multiset, parquet_files, same_tables, write_object
 

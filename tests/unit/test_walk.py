@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 
-from crawler import walk as walk_module
 from crawler.errors import AccessDeniedError, CorruptError, ObjectChangedError, StoreError, StoreUnavailableError
 from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import Limits
+from crawler.job.scope import Scope
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.walk import Answers, FileResult, Reads, Scope, hdus_of, walk_file, walk_steps
+from crawler.worker import walk as walk_module
+from crawler.worker.walk import Answers, FileResult, Reads, hdus_of, walk_file, walk_steps
 from tests.fits_files import (
     BLOCK,
     BytesStore,

@@ -14,12 +14,12 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 import pytest
 
-from crawler import walk_pool
 from crawler.errors import StoreDownError, StoreError, StoreUnavailableError
 from crawler.fits.units import Hdu
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.walk import FileResult, Read, Reads, walk_file
-from crawler.walk_pool import Walk, WalkPool
+from crawler.worker import walk_pool
+from crawler.worker.walk import FileResult, Read, Reads, walk_file
+from crawler.worker.walk_pool import Walk, WalkPool
 from tests.fits_files import BytesStore, bintable_hdu, image_hdu, places, walk_bytes
 
 GUARD = 20

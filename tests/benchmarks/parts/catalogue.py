@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from crawler.catalogue.fragments import Fragment, new_batch, write_fragment
-from crawler.catalogue.gone import gone
-from crawler.catalogue.kept import ListingWriter, fingerprint
-from crawler.catalogue.listings import unfinished
 from crawler.catalogue.log import CatalogueLog, Change
+from crawler.catalogue.missing import gone
 from crawler.catalogue.reader import Catalogue
+from crawler.catalogue.records.listings import unfinished
+from crawler.catalogue.records.saved_listing import ListingWriter, fingerprint
 from crawler.catalogue.schema import TABLES
 from crawler.stores.base import LISTING_SCHEMA
 from tests.benchmarks.markdown import table

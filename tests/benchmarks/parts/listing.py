@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from crawler.stores.s3_listing import LISTERS
+from crawler.stores.s3.range_listing import LISTERS
 from tests.benchmarks.markdown import table
 from tests.benchmarks.measure import REPOSITORY
 from tests.benchmarks.parts.base import Counts, Section
