@@ -1,1 +1,1 @@
-"""driver."""
+"""One run, from its roots to its last commit."""

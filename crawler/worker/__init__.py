@@ -1,1 +1,1 @@
-"""worker."""
+"""What a worker does: walk the files of one partition, and write their rows."""

@@ -1,1 +1,1 @@
-"""records."""
+"""Records beside the tables of a catalogue: its runs, and their listings."""

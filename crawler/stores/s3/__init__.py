@@ -1,1 +1,1 @@
-"""s3."""
+"""S3: objects read through obstore, everything else through s3fs."""
