@@ -274,7 +274,9 @@ class Traffic:
             self._checked = now
         try:
             known_good()
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
+            with self._lock:
+                self._again[error.kind] += 1
             return
         except StoreError:
             pass  # an answer, too
