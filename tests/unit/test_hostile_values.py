@@ -1,28 +1,23 @@
-"""Values that no honest lister, server or file system says: each becomes a row or one clear line, and ends no crawl."""
+"""Values of local files, key files, file systems and walks that mean nothing: none ends a crawl."""
 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import io
 import json
 import os
 import random
 import shutil
 import tempfile
-import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import unquote
 
 import fsspec
 import fsspec.spec
 import pyarrow as pa
-import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -32,7 +27,6 @@ import crawler
 from crawler.catalogue.folder import open_folder
 from crawler.catalogue.fragments import new_batch, read_fragment, write_fragment
 from crawler.catalogue.reader import Catalogue
-from crawler.catalogue.schema import TABLES
 from crawler.errors import ListingError
 from crawler.fits.layouts import product_of
 from crawler.fits.units import Hdu
@@ -42,42 +36,8 @@ from crawler.stores.values import describe, writable
 from crawler.worker import partition as crawl
 from crawler.worker.tables import tables_of
 from crawler.worker.walk import FileResult, walk_steps
-from tests.conftest import sibling
+from tests.hostile import COLUMNS, GOOD, MODIFIED, NO_TEXT, TYPES, described, indexed, listing_error, raw_text
 from tests.s3.bucket_server import BucketServer
-from tests.servers import Content, RangeHandler, RangeServer, etag_of
-
-GOOD = sibling(0)
-MODIFIED = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
-
-
-def indexed(tmp_path: Path, *roots: str, **more: Any) -> dict[str, dict[str, Any]]:
-    """Crawl, and return the rows of the table ``files`` by URL, read back in every way that there is."""
-    catalogue = str(tmp_path / f"catalogue-{uuid.uuid4().hex[:8]}")
-    crawler.index(roots, catalogue, **more)
-    return read_back(catalogue)
-
-
-def read_back(catalogue: str) -> dict[str, dict[str, Any]]:
-    opened = Catalogue(catalogue)
-    rows: list[dict[str, Any]] = opened.files.to_table().sort_by("url").to_pylist()
-    urls = pa.array([row["url"] for row in rows])
-    assert opened.rows_of(urls, TABLES["files"].names).sort_by("url").to_pylist() == rows
-    for table in TABLES:
-        by_sql = opened.sql(f"SELECT * FROM {table}")
-        assert by_sql.num_rows == getattr(opened, table).count_rows()
-        assert len(by_sql.to_pylist()) == by_sql.num_rows
-    assert len({row["url"] for row in rows}) == len(rows)
-    assert all(row["error"] is None or row["error"].isprintable() for row in rows)
-    assert not [row for row in rows if row["status"] == "crashed"]
-    return {row["url"]: row for row in rows}
-
-
-def listing_error(tmp_path: Path, *roots: str, **more: Any) -> str:
-    """Crawl roots that cannot be listed, and return why."""
-    with pytest.raises(ListingError) as caught:
-        indexed(tmp_path, *roots, **more)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 class TestLocal:
@@ -129,130 +89,6 @@ class TestLocal:
             Path(os.fsdecode(bytes(folder) + b"/" + name + b".fits")).write_bytes(GOOD)
         rows = indexed(tmp_path, str(folder))
         assert [row["status"] for row in rows.values()] == ["ok"] * len(names)
-
-
-class SaidHandler(RangeHandler):
-    """Adds headers to answers, by decoded path, and answers some paths with a page."""
-
-    def answer(self) -> None:
-        page = self.server.owner.pages.get(self.path.removeprefix("/"))
-        if page is None:
-            super().answer()
-        else:
-            body, kind = page
-            self.send(200, body, {"Content-Type": kind})
-
-    def send(self, status: int, body: Content, headers: Any, length: int | None = None) -> None:
-        said = self.server.owner.said.get(self.path.removeprefix("/"), {})
-        super().send(status, body, {**headers, **said}, length)
-
-
-class SaidServer(RangeServer):
-    """Serves what a `RangeServer` does, with ``pages`` and the headers of ``said`` in place of its own, by path."""
-
-    handler = SaidHandler
-
-    def __init__(self, objects: Any) -> None:
-        super().__init__(objects)
-        self.said: dict[str, dict[str, str]] = {}
-        self.pages: dict[str, tuple[bytes, str]] = {}
-
-
-# What a header says, and what the columns etag and last_modified hold of it; "own" is what the server says by itself.
-HEADERS = {
-    "time-beyond-9999": ({"Last-Modified": "Fri, 31 Dec 9999 23:59:59 -1200"}, "own", None),
-    "time-before-1": ({"Last-Modified": "Mon, 01 Jan 0000 00:00:00 +1200"}, "own", None),
-    "time-of-words": ({"Last-Modified": "yesterday"}, "own", None),
-    "time-empty": ({"Last-Modified": ""}, "own", None),
-    "time-of-commas": ({"Last-Modified": " , , "}, "own", None),
-    "day-huge": ({"Last-Modified": "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"}, "own", None),
-    "time-of-rfc-850": ({"Last-Modified": "Tuesday, 14-Nov-23 22:13:20 GMT"}, "own", MODIFIED),
-    "time-of-asctime": ({"Last-Modified": "Tue Nov 14 22:13:20 2023"}, "own", MODIFIED),
-    "zone-huge": ({"Last-Modified": "Fri, 31 Dec 2020 23:59:59 +999999"}, "own", None),
-    "etag-latin-1": ({"ETag": '"caf\xe9"'}, None, MODIFIED),
-    "etag-utf-8": ({"ETag": '"caf\xc3\xa9"'}, None, MODIFIED),
-    "etag-empty": ({"ETag": ""}, None, MODIFIED),
-    "etag-tab": ({"ETag": '"a\tb"'}, None, MODIFIED),
-    "etag-long": ({"ETag": '"' + "x" * 7_000 + '"'}, None, MODIFIED),
-    "size-huge": ({"Content-Range": "bytes 0-9/" + "9" * 30}, "own", MODIFIED),
-    "size-endless": ({"Content-Range": "bytes 0-9/" + "9" * 5_000}, "own", MODIFIED),
-    "size-of-words": ({"Content-Range": "bytes 0-9/all"}, "own", MODIFIED),
-}
-
-
-# What an index page has before the links to two good objects, and how many more objects are listed.
-LINK = '<a href="{}">x</a>'
-PAGES: dict[str, tuple[bytes, int]] = {
-    "data": (LINK.format("data:text/html,<a href=x.fits>").encode(), 0),
-    "javascript": (LINK.format("javascript:alert(1)//.fits").encode(), 0),
-    "bracket": (LINK.format("http://[/a.fits").encode(), 0),
-    "port": (LINK.format("http://127.0.0.1:99999999/a.fits").encode(), 0),
-    "surrogate": (LINK.format("&#xD800;.fits").encode(), 1),
-    "surrogate-bytes": (LINK.format("\udced\udca0\udc80.fits").encode(errors="surrogateescape"), 1),
-    "nul": (LINK.format("a\0b.fits").encode(), 1),
-    "nul-encoded": (LINK.format("a%00b.fits").encode(), 1),
-    "newline": (LINK.format("a\nb\tc.fits").encode(), 1),
-    "percent": (LINK.format("%zz%.fits").encode(), 1),
-    "latin-1": (LINK.format("caf\xe9.fits").encode("latin-1"), 1),
-    "long": (LINK.format("x" * 100_000 + ".fits").encode(), 1),
-    "entity": (LINK.format("&#99999999999999999999;&nosuch;.fits").encode(), 1),
-    "empty": (b"<a href><a href=><a href=''><a>", 0),
-    "above": (LINK.format("../a.fits").encode() + LINK.format("//other.invalid/a.fits").encode(), 1),
-    "many": (b"".join(LINK.format(f"?{number}").encode() for number in range(3_000)), 0),
-    "comment": (b"<!-- " + LINK.format("x.fits").encode() + b" -->", 0),
-    "script": (b"<script>'" + LINK.format("x.fits").encode() + b"'</script>", 0),
-    "nested": (b"<b>" * 100_000, 0),
-    "declarations": (b"<![ <!x <? </ < <!- <>" * 5_000, 0),
-    "unclosed": (b"<a <a <a x='" * 5_000 + b"'>", 0),
-    "unclosed-links": (b'<a href="' * 20_000 + b'">', 1),
-}
-CHARSETS = (
-    "utf-7",
-    "idna",
-    "rot13",
-    "zlib",
-    "undefined",
-    "punycode",
-    "unicode_escape",
-    "mbcs",
-    "x" * 1_000,
-    "\xff",
-    "",
-)
-
-
-class TestWeb:
-    @pytest.mark.parametrize("store", ["obstore", "fsspec"])
-    @pytest.mark.parametrize(("said", "etag", "modified"), HEADERS.values(), ids=HEADERS)
-    def test_header_without_meaning_is_unknown(
-        self, tmp_path: Path, store: Adapter, said: dict[str, str], etag: str | None, modified: datetime | None
-    ) -> None:
-        with SaidServer({"good.fits": GOOD, "odd.fits": GOOD}) as server:
-            server.said["odd.fits"] = said
-            rows = indexed(tmp_path, server.origin + "/", store=store)
-        assert rows[server.url("good.fits")]["status"] == "ok"
-        odd = rows[server.url("odd.fits")]
-        assert (odd["status"], odd["error"], odd["size"]) == ("ok", None, len(GOOD))
-        assert odd["etag"] == (etag_of(GOOD) if etag == "own" else etag)
-        assert odd["last_modified"] == modified
-        assert odd["pinned"] == (etag is not None)
-
-    @pytest.mark.parametrize(("before", "others"), PAGES.values(), ids=PAGES)
-    def test_links_of_an_index_are_rows(self, tmp_path: Path, before: bytes, others: int) -> None:
-        good = (LINK.format("good.fits") + LINK.format("deep/good.fits")).encode()
-        with SaidServer({"good.fits": GOOD, "deep/good.fits": GOOD}) as server:
-            server.pages[""] = before + good, "text/html"
-            rows = indexed(tmp_path, server.origin + "/", include=["*"])
-            assert rows.pop(server.url("good.fits"))["status"] == "ok"
-            assert rows.pop(server.url("deep/good.fits"))["status"] == "ok"
-        assert [row["status"] for row in rows.values()] == ["unreadable"] * others
-
-    @pytest.mark.parametrize("charset", CHARSETS)
-    def test_charset_that_is_none_is_utf_8(self, tmp_path: Path, charset: str) -> None:
-        with SaidServer({"good.fits": GOOD}) as server:
-            server.pages[""] = b"\xff" + LINK.format("good.fits").encode(), f"text/html; charset={charset}"
-            rows = indexed(tmp_path, server.origin + "/")
-        assert [row["status"] for row in rows.values()] == ["ok"]
 
 
 # What a file system says of an object beside its name, and the row's size, etag and last_modified.
@@ -316,498 +152,98 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 class TestFileSystems:
-    @pytest.mark.parametrize(("said", "expected"), INFO.values(), ids=INFO)
-    def test_value_without_meaning_is_unknown(
-        self, tmp_path: Path, hostile: list[dict[str, Any]], said: dict[str, Any], expected: tuple[Any, Any, Any]
-    ) -> None:
-        hostile.append({"name": "bucket/odd.fits", "type": "file", **said})
+    def test_value_without_meaning_is_unknown(self, tmp_path: Path, hostile: list[dict[str, Any]]) -> None:
+        hostile += [{"name": f"bucket/{name}.fits", "type": "file", **said} for name, (said, _) in INFO.items()]
         rows = indexed(tmp_path, "hostile://bucket/")
-        assert {row["status"] for row in rows.values()} == {"ok"}
-        odd = rows["hostile://bucket/odd.fits"]
-        assert (odd["size"], odd["etag"], odd["last_modified"]) == expected
-        assert odd["version"] is None
+        found = described(rows)
+        assert found.pop("good")[0] == "ok"
+        assert found == {name: ("ok", None, *expected) for name, (_, expected) in INFO.items()}
+        assert not [row for row in rows.values() if row["version"] is not None]
 
-    @pytest.mark.parametrize(
-        "error",
-        [
-            KeyError("size"),
-            TypeError("no"),
-            AttributeError("x"),
-            AssertionError(),
-            RuntimeError("\udcff\n"),
-            EOFError(),
-        ],
-        ids=lambda error: type(error).__name__,
-    )
-    def test_error_of_any_kind_is_a_row_or_one_line(
-        self, tmp_path: Path, hostile: list[dict[str, Any]], error: Exception
-    ) -> None:
-        hostile.append({"name": "bucket/odd.fits", "type": "file", "raises": error})
-        rows = indexed(tmp_path, "hostile://bucket/")
-        assert rows["hostile://bucket/good.fits"]["status"] == "ok"
-        assert rows["hostile://bucket/odd.fits"]["status"] == "unreadable"
-        hostile.append({"name": "bucket/x.fits", "fails": error})
-        assert type(error).__name__ in listing_error(tmp_path, "hostile://bucket/")
+    def test_error_of_any_kind_is_a_row_or_one_line(self, tmp_path: Path, hostile: list[dict[str, Any]]) -> None:
+        errors: dict[str, Exception] = {
+            type(error).__name__: error
+            for error in (
+                KeyError("size"),
+                TypeError("no"),
+                AttributeError("x"),
+                AssertionError(),
+                RuntimeError("\udcff\n"),
+                EOFError(),
+            )
+        }
+        hostile += [{"name": f"bucket/{name}.fits", "raises": error} for name, error in errors.items()]
+        found = described(indexed(tmp_path, "hostile://bucket/"))
+        assert found.pop("good")[0] == "ok"
+        assert {name: one[0] for name, one in found.items()} == dict.fromkeys(errors, "unreadable")
+        for name, error in errors.items():
+            hostile[:] = [{"name": "bucket/x.fits", "fails": error}]
+            assert name in listing_error("hostile://bucket/")
 
-    @pytest.mark.parametrize(
-        ("name", "url"),
-        [
-            pytest.param("\udcff", "\\udcff", id="not-utf-8"),
-            pytest.param("a\0b", "a\0b", id="nul"),
-            pytest.param("a\nb", "a\nb", id="newline"),
-            pytest.param("a::b", "a::b", id="colons"),
-            pytest.param("s3://[", "s3://[", id="url"),
-            pytest.param("x" * 100_000, "x" * 100_000, id="long"),
-            pytest.param("%ff%00", "%ff%00", id="percent"),
-        ],
-    )
-    def test_odd_name_is_a_row(self, tmp_path: Path, hostile: list[dict[str, Any]], name: str, url: str) -> None:
-        hostile.append({"name": f"bucket/{name}.fits", "size": len(GOOD)})  # and no type
+    def test_odd_name_is_a_row(self, tmp_path: Path, hostile: list[dict[str, Any]]) -> None:
+        names = ["a\0b", "a\nb", "a::b", "s3://[", "x" * 100_000, "%ff%00"]
+        hostile += [{"name": f"bucket/{name}.fits", "size": len(GOOD)} for name in (*names, "\udcff")]  # and no type
         rows = indexed(tmp_path, "hostile://bucket/")
-        assert rows["hostile://bucket/good.fits"]["status"] == "ok"
-        odd = rows[f"hostile://bucket/{url}.fits"]
-        assert odd["status"] == ("ok" if name == url else "unreadable")
+        expected = {f"hostile://bucket/{name}.fits": "ok" for name in ("good", *names)}
+        expected["hostile://bucket/\\udcff.fits"] = "unreadable"
+        assert {url: row["status"] for url, row in rows.items()} == expected
 
     def test_panic_of_a_library_is_a_crashed_row(self, tmp_path: Path, hostile: list[dict[str, Any]]) -> None:
         class PanicException(BaseException):  # as those of libraries in Rust, which can only be caught by this name
             pass
 
-        hostile.append({"name": "bucket/odd.fits", "type": "file", "raises": PanicException("at the\ndisco")})
+        hostile.append({"name": "bucket/odd.fits", "raises": PanicException("at the\ndisco")})
         crawler.index("hostile://bucket/", str(tmp_path / "catalogue"))
         rows = Catalogue(str(tmp_path / "catalogue")).files.to_table().sort_by("url").to_pylist()
         assert [row["status"] for row in rows] == ["ok", "crashed"]
         assert "PanicException" in rows[1]["error"]
         assert rows[1]["error"].isprintable()
 
-    def test_entry_that_names_nothing_is_one_line(self, tmp_path: Path, hostile: list[dict[str, Any]]) -> None:
+    def test_entry_that_names_nothing_is_one_line(self, hostile: list[dict[str, Any]]) -> None:
         hostile.append({"type": "file"})
-        assert "without a name" in listing_error(tmp_path, "hostile://bucket/")
+        assert "without a name" in listing_error("hostile://bucket/")
         hostile[-1] = {"name": "elsewhere/a.fits", "type": "file"}
-        assert "elsewhere/a.fits" in listing_error(tmp_path, "hostile://bucket/")
+        assert "elsewhere/a.fits" in listing_error("hostile://bucket/")
 
 
-class PageHandler(BucketServer.handler):  # type: ignore[misc] # a class variable
-    """Answers every listing with `PageServer.page`, and adds headers to objects."""
-
-    def answer(self) -> None:
-        if "list-type=2" in self.path:
-            self.send(200, self.server.owner.page, {"Content-Type": "application/xml"})
-        else:
-            super().answer()
-
-    def send(self, status: int, body: Content, headers: Any, length: int | None = None) -> None:
-        said = self.server.owner.said.get(self.path.removeprefix("/"), {})
-        super().send(status, body, {**headers, **said}, length)
-
-
-class PageServer(BucketServer):
-    """Serves what a `BucketServer` does, and `page` as the listing of every bucket."""
-
-    handler = PageHandler
-
-    def __init__(self, objects: Any) -> None:
-        super().__init__(objects)
-        self.page = b""
-        self.said: dict[str, dict[str, str]] = {}
-
-    def list(self, *entries: str, before: str = "", after: str = "") -> None:
-        """Answer listings with some entries, the last of which is good."""
-        good = f"<Contents><Key>good.fits</Key><Size>{len(GOOD)}</Size></Contents>"
-        page = "".join([*(f"<Contents>{entry}</Contents>" for entry in entries), good])
-        self.page = (
-            f'<?xml version="1.0"?>{before}<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-            f"<Name>bucket</Name><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>{page}{after}"
-            "</ListBucketResult>"
-        ).encode()
-
-    def index(self, tmp_path: Path, *roots: str, store: Adapter = "auto") -> dict[str, dict[str, Any]]:
-        options = {"endpoint_url": self.origin, "key": "key", "secret": "secret"}
-        return indexed(tmp_path, *(roots or ("s3://bucket/",)), storage_options=options, store=store)
-
-
-OWN = f"<Size>{len(GOOD)}</Size>"
-# What an entry of a page says beside its key, and the row's etag; every size is found, and no time is known.
-ENTRIES: dict[str, str] = {
-    "nothing": "",
-    "size-negative": "<Size>-1</Size>",
-    "size-of-words": "<Size>large</Size>",
-    "size-empty": "<Size></Size>",
-    "size-huge": f"<Size>{2**63}</Size>",
-    "size-endless": f"<Size>{'9' * 5_000}</Size>",
-    "size-float": "<Size>1e3</Size>",
-    "size-twice": f"{OWN}<Size>3</Size>",
-    "size-nested": "<Size><Size>3</Size></Size>",
-    "time-of-words": f"{OWN}<LastModified>yesterday</LastModified>",
-    "time-empty": f"{OWN}<LastModified/>",
-    "time-beyond-9999": f"{OWN}<LastModified>9999-12-31T23:59:59-12:00</LastModified>",
-    "time-far": f"{OWN}<LastModified>99999-01-01T00:00:00Z</LastModified>",
-    "time-before-1": f"{OWN}<LastModified>0000-01-01T00:00:00Z</LastModified>",
-    "time-huge": f"{OWN}<LastModified>{10**30}</LastModified>",
-    "etag-empty": f"{OWN}<ETag/>",
-    "etag-newline": f"{OWN}<ETag>a&#10;b</ETag>",
-    "etag-not-ascii": f"{OWN}<ETag>é\U0001f52d</ETag>",
-    "etag-long": f"{OWN}<ETag>{'x' * 10**6}</ETag>",
-    "etag-of-another": f"{OWN}<ETag>&quot;other&quot;</ETag>",
-    "size-of-another": "<Size>3</Size>",
-    "size-zero": "<Size>0</Size>",
-    "size-too-large": f"<Size>{2**62}</Size>",
+# Lines of a key file that name objects which cannot be read.
+UNREADABLE: dict[str, bytes] = {
+    "data": b"data://text/plain,hello",
+    "data-base64": b"data://;base64,////",
+    "dir": b"dir:///etc",
+    "reference": b"reference://a",
+    "zip": b"zip://a.fits",
+    "memory": b"memory://a.fits",
+    "simplecache": b"simplecache://a.fits",
+    "chained": b"simplecache::memory://a.fits",
+    "chained-scheme": b"zip://a.fits::memory://b",
+    "no-bucket": b"s3:///a.fits",
+    "only-scheme": b"s3://",
+    "bucket": b"s3://bucket",
+    "bucket-odd": b"s3://b\\<>/a.fits",
+    "no-host": b"http://",
+    "port": b"http://127.0.0.1:99999/a.fits",
+    "host-odd": b"http://a b/c.fits",
+    "latin-1-path": b"caf\xe9.fits",
+    "control": b"a\x01\x1b[2J.fits",
+    "long": b"x" * 60_000,
+    "long-of-s3": b"s3://bucket/" + b"x" * 60_000,
+    "folder": b"/",
 }
-KEYS = {
-    "nul": "%00",
-    "control": "%01%1f%7f%C2%85",
-    "newline": "a%0Ab%0D",
-    "slashes": "a//b///",
-    "dots": "./../.",
-    "url": "https%3A//host/[",
-    "question": "a?b#c%25d%2500",
-    "long": "x" * 1_024,
-    "endless": "x" * 100_000,
-    "astral": "%F0%9F%94%AD",
-    "colons": "a::b",
-}
-
-
-class TestS3:
-    @pytest.fixture
-    def server(self) -> Iterator[PageServer]:
-        with PageServer({"bucket/good.fits": GOOD, "bucket/odd.fits": GOOD}) as server:
-            yield server
-
-    @pytest.mark.parametrize("said", ENTRIES.values(), ids=ENTRIES)
-    def test_entry_without_meaning_is_a_row(self, tmp_path: Path, server: PageServer, said: str) -> None:
-        server.list(f"<Key>odd.fits</Key>{said}")
-        rows = server.index(tmp_path)
-        assert rows["s3://bucket/good.fits"]["status"] == "ok"
-        odd = rows["s3://bucket/odd.fits"]
-        assert (odd["status"], odd["size"], odd["etag"]) == ("ok", len(GOOD), etag_of(GOOD))
-
-    @pytest.mark.parametrize("store", ["obstore", "fsspec"])
-    @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-    def test_odd_key_is_a_row(self, tmp_path: Path, server: PageServer, key: str, store: Adapter) -> None:
-        name = unquote(key) + ".fits"
-        server.objects[f"bucket/{name}"] = GOOD
-        server.list(f"<Key>{key}.fits</Key>{OWN}", "<Key>folder/</Key><Size>0</Size>")
-        rows = server.index(tmp_path, store=store)
-        assert rows["s3://bucket/good.fits"]["status"] == "ok"
-        odd = rows[f"s3://bucket/{name}"]
-        assert (odd["status"], odd["error"]) == ("ok", None) or key in (KEYS["endless"], KEYS["dots"])
-
-    def test_keys_that_are_no_utf_8_are_rows(self, tmp_path: Path, server: PageServer) -> None:
-        server.list("<Key>%FF.fits</Key>", "<Key>%FE.fits</Key>", "<Key>%ED%A0%80.fits</Key>")
-        rows = server.index(tmp_path)
-        assert rows["s3://bucket/good.fits"]["status"] == "ok"
-        odd = [row["status"] for url, row in rows.items() if "good" not in url]
-        assert odd == ["unreadable"] * 3
-
-    def test_same_key_twice_is_one_row(self, tmp_path: Path, server: PageServer) -> None:
-        server.list(f"<Key>odd.fits</Key>{OWN}", f"<Key>odd.fits</Key>{OWN}")
-        assert len(server.index(tmp_path)) == 2
-
-    @pytest.mark.parametrize("entry", ["", "<Key/>", OWN, "<Key></Key>" + OWN])
-    def test_entry_without_key_is_one_line(self, tmp_path: Path, server: PageServer, entry: str) -> None:
-        server.list(entry)
-        with pytest.raises(ListingError, match="without a key") as caught:
-            server.index(tmp_path)
-        assert str(caught.value).isprintable()
-
-    def test_page_that_is_no_listing_is_one_line(self, tmp_path: Path, server: PageServer) -> None:
-        bomb = "".join(f'<!ENTITY x{n} "{f"&x{n - 1};" * 10}">' for n in range(1, 12))
-        pages = {
-            "words": b"hello",
-            "empty": b"",
-            "nul": b"\0" * 100,
-            "cut": b"<ListBucketResult><Contents><Key>a.fits</Key>",
-            "bomb": f'<!DOCTYPE a [<!ENTITY x0 "x">{bomb}]><ListBucketResult>&x11;</ListBucketResult>'.encode(),
-            "deep-error": b"<Error>" + b"<a>" * 100_000 + b"</a>" * 100_000 + b"</Error>",
-            "utf-7": b'<?xml version="1.0" encoding="utf-7"?><ListBucketResult/>',
-            "not-utf-8": b"<ListBucketResult><Name>\xff</Name></ListBucketResult>",
-            "html": b"<html>welcome</html>",
-            "truncated-maybe": b"<ListBucketResult><IsTruncated>maybe</IsTruncated></ListBucketResult>",
-            "truncated-capital": b"<ListBucketResult><IsTruncated>True</IsTruncated></ListBucketResult>",
-        }
-        for name, page in pages.items():
-            server.page = page
-            with pytest.raises(ListingError) as caught:
-                server.index(tmp_path)
-            assert str(caught.value).isprintable(), name
-
-    def test_what_is_around_the_entries_does_not_matter(self, tmp_path: Path, server: PageServer) -> None:
-        deep = "<a>" * 100_000 + "</a>" * 100_000
-        for before, after in (
-            ("<!DOCTYPE a>", ""),
-            ('<!DOCTYPE a [<!ENTITY x "x">]>', "<Other>&x;</Other>"),
-            ("", deep),
-            ("", "<KeyCount>many</KeyCount><MaxKeys>-1</MaxKeys>"),
-        ):
-            server.list(f"<Key>odd.fits</Key>{OWN}", before=before, after=after)
-            rows = server.index(tmp_path)
-            assert [row["status"] for row in rows.values()] == ["ok", "ok"]
-
-    @pytest.mark.parametrize("store", ["obstore", "fsspec"])
-    @pytest.mark.parametrize(("said", "etag", "modified"), HEADERS.values(), ids=HEADERS)
-    def test_header_without_meaning_is_unknown(
-        self,
-        tmp_path: Path,
-        server: PageServer,
-        store: Adapter,
-        said: dict[str, str],
-        etag: str | None,
-        modified: datetime | None,
-    ) -> None:
-        server.list("<Key>odd.fits</Key>")
-        server.said["bucket/odd.fits"] = said
-        rows = server.index(tmp_path, store=store)
-        assert rows["s3://bucket/good.fits"]["status"] == "ok"
-        odd = rows["s3://bucket/odd.fits"]
-        if "\xe9" in said.get("ETag", ""):  # neither library reads an answer with such a header
-            assert (odd["status"], odd["error"]) == ("unreadable", "answer has a header that is not UTF-8")
-            return
-        assert (odd["status"], odd["error"], odd["size"]) == ("ok", None, len(GOOD))
-        assert odd["etag"] == (etag_of(GOOD) if etag == "own" else etag)
-        assert odd["last_modified"] == modified
-
-
-NO_TEXT = b"\xff\xfe"
-MILLISECONDS = pa.timestamp("ms")
-
-
-def raw_text(*values: bytes) -> pa.Array:
-    """Return a column that says that it is text, whatever its bytes are."""
-    return pa.array(values, pa.binary()).view(pa.string())
-
-
-# A column of the files of an inventory or of a key file: that of a good object, and that of an odd one, which all the
-# same is found to be what it is.
-COLUMNS: dict[str, tuple[str, pa.Array]] = {
-    "size-negative": ("size", pa.array([len(GOOD), -1])),
-    "size-huge": ("size", pa.array([len(GOOD), 2**62])),
-    "size-unsigned": ("size", pa.array([len(GOOD), 2**64 - 1], pa.uint64())),
-    "size-nan": ("size", pa.array([float(len(GOOD)), float("nan")])),
-    "size-fraction": ("size", pa.array([float(len(GOOD)), 0.5])),
-    "size-text": ("size", pa.array([str(len(GOOD)), "large"])),
-    "size-decimal": ("size", pa.array([Decimal(len(GOOD)), Decimal(-1)])),
-    "size-zero": ("size", pa.array([len(GOOD), 0])),
-    "size-too-small": ("size", pa.array([len(GOOD), 2880])),
-    "size-null": ("size", pa.nulls(2)),
-    "etag-newline": ("etag", pa.array([None, "a\nb"])),
-    "etag-no-text": ("etag", raw_text(b"", NO_TEXT)),
-    "etag-bytes": ("etag", pa.array([None, NO_TEXT], pa.binary())),
-    "etag-number": ("etag", pa.array([None, 7])),
-    "etag-long": ("etag", pa.array([None, "x" * 10**6])),
-    "version-nul": ("version", pa.array([None, "\0"])),
-    "time-of-seconds-far": ("last_modified", pa.array([0, 2**62]).cast(pa.timestamp("s"))),
-    "time-of-milliseconds-far": ("last_modified", pa.array([0, -(2**62)]).cast(MILLISECONDS)),
-    "time-of-microseconds-far": ("last_modified", pa.array([0, 2**63 - 1]).cast(pa.timestamp("us", "UTC"))),
-    "time-of-nanoseconds": ("last_modified", pa.array([0, 2**63 - 1]).cast(pa.timestamp("ns"))),
-    "time-of-no-zone": ("last_modified", pa.array([0, 1]).cast(pa.timestamp("s", "Nowhere/City"))),
-    "time-of-words": ("last_modified", pa.array(["2020-01-01T00:00:00Z", "yesterday"])),
-    "time-of-days": ("last_modified", pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32())),
-}
-TYPES: dict[str, tuple[str, pa.Array]] = {
-    "size-list": ("size", pa.array([[1], [2]])),
-    "size-logical": ("size", pa.array([True, False])),
-    "size-struct": ("size", pa.array([{"a": 1}, {"a": 2}])),
-    "etag-list": ("etag", pa.array([["a"], ["b"]])),
-    "etag-real": ("etag", pa.array([1.5, 2.5])),
-    "time-real": ("last_modified", pa.array([1.5, 2.5])),
-    "time-list": ("last_modified", pa.array([[1], [2]])),
-}
-INVENTORY_NAMES = {"etag": "e_tag", "version": "version_id", "last_modified": "last_modified_date"}
-
-
-class TestInventory:
-    @pytest.fixture
-    def server(self) -> Iterator[PageServer]:
-        with PageServer({"source/good.fits": GOOD, "source/odd.fits": GOOD}) as server:
-            yield server
-
-    def manifest(self, server: PageServer, tmp_path: Path, kind: str, data: bytes, **changes: Any) -> str:
-        """Write an inventory of one file, and return its root."""
-        server.objects["dest/data"] = data
-        said = {
-            "sourceBucket": "source",
-            "destinationBucket": "arn:aws:s3:::dest",
-            "fileFormat": kind,
-            "fileSchema": "Bucket, Key, Size, ETag, LastModifiedDate, IsLatest",
-            "files": [{"key": "data", "size": len(data)}],
-        }
-        path = tmp_path / "manifest.json"
-        path.write_text(json.dumps(said | changes))
-        return f"@{path}"
-
-    @staticmethod
-    def file(kind: str, columns: dict[str, Any]) -> bytes:
-        sink = io.BytesIO()
-        table = pa.table({"key": pa.array(["good.fits", "odd.fits"]), **columns})
-        if kind == "ORC":
-            pyarrow.orc.write_table(table, sink)
-        else:
-            pq.write_table(table, sink)
-        return sink.getvalue()
-
-    @pytest.mark.parametrize("kind", ["ORC", "Parquet"])
-    @pytest.mark.parametrize(("name", "column"), COLUMNS.values(), ids=COLUMNS)
-    def test_value_without_meaning_is_a_row(
-        self, tmp_path: Path, server: PageServer, kind: str, name: str, column: pa.Array
-    ) -> None:
-        try:
-            data = self.file(kind, {INVENTORY_NAMES.get(name, name): column})
-        except (pa.ArrowException, OSError):
-            pytest.skip(f"{kind} holds no column of {column.type}")
-        rows = server.index(tmp_path, self.manifest(server, tmp_path, kind, data))
-        assert {row["status"] for row in rows.values()} == {"ok"}
-        assert [row["etag"] for row in rows.values()] == [etag_of(GOOD)] * 2
-
-    @pytest.mark.parametrize("kind", ["ORC", "Parquet"])
-    @pytest.mark.parametrize(("name", "column"), TYPES.values(), ids=TYPES)
-    def test_column_without_meaning_is_one_line(
-        self, tmp_path: Path, server: PageServer, kind: str, name: str, column: pa.Array
-    ) -> None:
-        name = INVENTORY_NAMES.get(name, name)
-        root = self.manifest(server, tmp_path, kind, self.file(kind, {name: column}))
-        with pytest.raises(ListingError, match=f"column {name} is .*s3://dest/data"):
-            server.index(tmp_path, root)
-
-    @pytest.mark.parametrize(
-        "columns",
-        [
-            {"key": pa.array(["good.fits", None])},
-            {"key": raw_text(b"good.fits", NO_TEXT)},
-            {"key": pa.array([["good.fits"], []])},
-            {"is_latest": pa.array(["true", "perhaps"])},
-            {"is_delete_marker": pa.array([[True], [False]])},
-        ],
-        ids=["null", "not-utf-8", "list", "latest-of-words", "marker-list"],
-    )
-    def test_object_that_cannot_be_told_is_one_line(
-        self, tmp_path: Path, server: PageServer, columns: dict[str, pa.Array]
-    ) -> None:
-        root = self.manifest(server, tmp_path, "Parquet", self.file("Parquet", columns))
-        with pytest.raises(ListingError, match="s3://dest/data") as caught:
-            server.index(tmp_path, root)
-        assert str(caught.value).isprintable()
-
-    def test_column_twice_is_one_line(self, tmp_path: Path, server: PageServer) -> None:
-        sink = io.BytesIO()
-        pq.write_table(pa.table([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["key", "size", "size"]), sink)
-        with pytest.raises(ListingError, match="s3://dest/data"):
-            server.index(tmp_path, self.manifest(server, tmp_path, "Parquet", sink.getvalue()))
-
-    @pytest.mark.parametrize(
-        "line",
-        [
-            '"source","odd.fits","-1","","",""',
-            '"source","odd.fits","large","a\tb","yesterday","true"',
-            f'"source","odd.fits","{"9" * 5_000}","","99999-01-01T00:00:00Z","TRUE"',
-            '"source","odd.fits","0","not the one","9999-12-31T23:59:59-12:00",""',
-        ],
-        ids=["negative", "words", "huge", "another"],
-    )
-    def test_csv_value_without_meaning_is_a_row(self, tmp_path: Path, server: PageServer, line: str) -> None:
-        data = gzip.compress(f'"source","good.fits","{len(GOOD)}","","",""\n{line}\n'.encode())
-        rows = server.index(tmp_path, self.manifest(server, tmp_path, "CSV", data))
-        assert {url: row["status"] for url, row in rows.items()} == {
-            "s3://source/good.fits": "ok",
-            "s3://source/odd.fits": "ok",
-        }
-
-    def test_csv_keys_that_are_no_utf_8_are_rows(self, tmp_path: Path, server: PageServer) -> None:
-        lines = "".join(f'"source","{key}","","","",""\n' for key in ("good.fits", "%FF.fits", "%FE.fits", "%00.fits"))
-        rows = server.index(tmp_path, self.manifest(server, tmp_path, "CSV", gzip.compress(lines.encode())))
-        assert [row["status"] for row in rows.values()].count("unreadable") == 3
-        assert rows["s3://source/good.fits"]["status"] == "ok"
-
-    @pytest.mark.parametrize(
-        "lines",
-        [b'"source","a.fits"\n', b'"source",\xff,"","","",""\n', b"\0" * 100, b'"source","","1","","",""\n', b'"'],
-        ids=["short", "not-utf-8", "nul", "no-key", "quote"],
-    )
-    def test_csv_that_cannot_be_read_is_one_line(self, tmp_path: Path, server: PageServer, lines: bytes) -> None:
-        with pytest.raises(ListingError, match="s3://dest/data") as caught:
-            server.index(tmp_path, self.manifest(server, tmp_path, "CSV", gzip.compress(lines)))
-        assert str(caught.value).isprintable()
-
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            {"sourceBucket": "\ud800"},
-            {"destinationBucket": "\ud800"},
-            {"sourceBucket": "\0"},
-            {"sourceBucket": "a/b\n"},
-            {"sourceBucket": ["source"]},
-            {"fileSchema": "\ud800"},
-            {"fileSchema": 7},
-            {"fileFormat": {"a": 1}},
-            {"files": [{"key": "\ud800"}]},
-            {"files": [{"key": "data", "size": -1}]},
-            {"files": [{"key": "data", "size": True}]},
-            {"files": [{"key": "data", "size": 2**70}]},
-            {"files": [{"key": "data", "size": float("nan")}]},
-            {"files": [{"key": "data", "MD5checksum": ["a"]}]},
-            {"files": [7]},
-            {"files": ["data"]},
-            {"files": {"key": "data"}},
-            {"files": None},
-        ],
-        ids=str,
-    )
-    def test_manifest_without_meaning_is_one_line(
-        self, tmp_path: Path, server: PageServer, changes: dict[str, Any]
-    ) -> None:
-        data = gzip.compress(b'"source","good.fits","","","",""\n')
-        root = self.manifest(server, tmp_path, "CSV", data, **changes)
-        with pytest.raises(ListingError) as caught:
-            server.index(tmp_path, root)
-        assert str(caught.value).isprintable()
-
-    @pytest.mark.parametrize(
-        "text",
-        ['{"a":' * 100_000, '{"a":' + "[" * 100_000, '{"files": ' + "9" * 5_000 + "}", '{"a": NaN}', '{"\\ud800": 1}'],
-        ids=["deep", "deep-list", "endless-number", "nan", "surrogate"],
-    )
-    def test_manifest_of_odd_json_is_one_line(self, tmp_path: Path, server: PageServer, text: str) -> None:
-        (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(ListingError, match="manifest") as caught:
-            server.index(tmp_path, f"@{tmp_path}/manifest.json")
-        assert str(caught.value).isprintable()
-
-
-# Lines of a key file beside that of a good object: how the row of each is described, or why the listing ends.
-UNREADABLE = ("unreadable", "")
-LINES: dict[str, tuple[bytes, tuple[str, str]]] = {
-    "data": (b"data://text/plain,hello", UNREADABLE),
-    "data-base64": (b"data://;base64,////", UNREADABLE),
-    "dir": (b"dir:///etc", UNREADABLE),
-    "reference": (b"reference://a", UNREADABLE),
-    "zip": (b"zip://a.fits", UNREADABLE),
-    "memory": (b"memory://a.fits", UNREADABLE),
-    "simplecache": (b"simplecache://a.fits", UNREADABLE),
-    "chained": (b"simplecache::memory://a.fits", UNREADABLE),
-    "chained-scheme": (b"zip://a.fits::memory://b", UNREADABLE),
-    "no-bucket": (b"s3:///a.fits", UNREADABLE),
-    "only-scheme": (b"s3://", UNREADABLE),
-    "bucket": (b"s3://bucket", UNREADABLE),
-    "bucket-odd": (b"s3://b\\<>/a.fits", UNREADABLE),
-    "no-host": (b"http://", UNREADABLE),
-    "port": (b"http://127.0.0.1:99999/a.fits", UNREADABLE),
-    "host-odd": (b"http://a b/c.fits", UNREADABLE),
-    "latin-1-path": (b"caf\xe9.fits", UNREADABLE),
-    "control": (b"a\x01\x1b[2J.fits", UNREADABLE),
-    "long": (b"x" * 60_000, UNREADABLE),
-    "long-of-s3": (b"s3://bucket/" + b"x" * 60_000, UNREADABLE),
-    "folder": (b"/", UNREADABLE),
-    "unknown": (b"nosuch://a", ("error", "line 2: no store reads nosuch://")),
-    "bracket": (b"http://[", ("error", "line 2: is not a URL: http://[")),
-    "computer": (b"file://other/a.fits", ("error", "line 2: file://other/a.fits names another computer")),
-    "password": (b"ftp://user:secret@host/a.fits", ("error", "line 2: ftp://host/a.fits holds a user or password")),
-    "latin-1-key": (b"s3://bucket/caf\xe9.fits", ("error", "line 2: not UTF-8")),
-    "surrogate": (b"s3://bucket/\xed\xa0\x80", ("error", "line 2: not UTF-8")),
-    "latin-1-web": (b"http://127.0.0.1/caf\xe9", ("error", "line 2: not UTF-8")),
-    "nul": (b"a\0b", ("error", "line 2: holds a NUL byte")),
-    "nul-of-s3": (b"s3://bucket/a\0b", ("error", "line 2: holds a NUL byte")),
-    "nul-above": (b"../a\0b", ("error", "line 2: holds a NUL byte")),
-    "nul-encoded": (b"file:///a%00b", ("error", "line 2: holds a NUL byte")),
-    "endless": (b"x" * 70_000, ("error", "line 2 is longer than")),
+# Lines that name nothing, and what is said after the number of the line.
+WRONG: dict[str, tuple[bytes, str]] = {
+    "unknown": (b"nosuch://a", ": no store reads nosuch://"),
+    "bracket": (b"http://[", ": is not a URL: http://["),
+    "computer": (b"file://other/a.fits", ": file://other/a.fits names another computer"),
+    "password": (b"ftp://user:secret@host/a.fits", ": ftp://host/a.fits holds a user or password"),
+    "latin-1-key": (b"s3://bucket/caf\xe9.fits", ": not UTF-8"),
+    "surrogate": (b"s3://bucket/\xed\xa0\x80", ": not UTF-8"),
+    "latin-1-web": (b"http://127.0.0.1/caf\xe9", ": not UTF-8"),
+    "nul": (b"a\0b", ": holds a NUL byte"),
+    "nul-of-s3": (b"s3://bucket/a\0b", ": holds a NUL byte"),
+    "nul-above": (b"../a\0b", ": holds a NUL byte"),
+    "nul-encoded": (b"file:///a%00b", ": holds a NUL byte"),
+    "endless": (b"x" * 70_000, " is longer than"),
 }
 
 
@@ -821,58 +257,64 @@ class TestKeyFiles:
     def keys(self, folder: Path) -> Path:
         return folder / "keys"
 
-    @pytest.mark.parametrize(("line", "expected"), LINES.values(), ids=LINES)
-    def test_line_is_a_row_or_told_by_its_number(
-        self, folder: Path, keys: Path, line: bytes, expected: tuple[str, str]
-    ) -> None:
-        keys.write_bytes(b"good.fits\n" + line + b"\n")
+    def test_line_that_names_an_object_is_a_row(self, folder: Path, keys: Path) -> None:
         with BucketServer() as server:
-            options = {"endpoint_url": server.origin, "key": "key", "secret": "secret"} if b"s3:" in line else {}
-            kind, said = expected
-            if kind == "error":
-                assert said in listing_error(folder, f"@{keys}", storage_options=options)
-                return
-            rows = indexed(folder, f"@{keys}", storage_options=options)
-        good = rows.pop((folder / "good.fits").as_uri())
-        assert good["status"] == "ok"
-        assert [row["status"] for row in rows.values()] == [kind]
+            options = {"endpoint_url": server.origin, "key": "key", "secret": "secret"}
+            for of_s3 in (True, False):  # the options are of S3 alone
+                lines = [line for line in UNREADABLE.values() if line.startswith(b"s3:") == of_s3]
+                keys.write_bytes(b"\n".join([b"good.fits", *lines]))
+                rows = indexed(folder, f"@{keys}", storage_options=options if of_s3 else {})
+                assert rows.pop((folder / "good.fits").as_uri())["status"] == "ok"
+                assert Counter(row["status"] for row in rows.values()) == Counter(unreadable=len(lines))
+
+    def test_line_that_names_nothing_is_told_by_its_number(self, keys: Path) -> None:
+        for line, said in WRONG.values():
+            keys.write_bytes(b"good.fits\n" + line + b"\n")
+            assert f"line 2{said}" in listing_error(f"@{keys}")
 
     def test_text_in_other_encodings(self, folder: Path, keys: Path) -> None:
         for encoding in ("utf-16", "utf-16-le", "utf-32"):
             keys.write_bytes("good.fits\n".encode(encoding))
-            assert "line 1: holds a NUL byte" in listing_error(folder, f"@{keys}")
+            assert "line 1: holds a NUL byte" in listing_error(f"@{keys}")
         keys.write_bytes(b"\xef\xbb\xbfgood.fits\r\n\r\n \n#\xff\n")
         assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["ok"]
 
-    def test_link_in_a_circle_is_told_by_its_line(self, folder: Path, keys: Path) -> None:
+    def test_link_in_a_circle_is_a_row_or_told_by_its_line(self, folder: Path, keys: Path) -> None:
         (folder / "loop").symlink_to("loop")
-        keys.write_text("good.fits\nloop/../x.fits\n")
-        rows = indexed(folder, f"@{keys}")
-        assert rows[(folder / "good.fits").as_uri()]["status"] == "ok"
+        keys.write_text("good.fits\nloop/x.fits\n")
+        assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["ok", "unreadable"]
 
-    @pytest.mark.parametrize(("name", "column"), COLUMNS.values(), ids=COLUMNS)
-    def test_value_without_meaning_is_a_row(self, folder: Path, keys: Path, name: str, column: pa.Array) -> None:
-        (folder / "odd.fits").write_bytes(GOOD)
-        try:
+    def test_value_without_meaning_is_a_row(self, folder: Path) -> None:
+        """Each column is that of a key file of its own."""
+        roots, objects = [], []
+        for name, (column, values) in COLUMNS.items():
+            urls = [f"good-{name}.fits", f"odd-{name}.fits"]
+            try:
+                pq.write_table(pa.table({"url": urls, column: values}), folder / f"{name}.parquet")
+            except pa.ArrowException:
+                continue  # Parquet has no such column
+            roots.append(f"@{folder}/{name}.parquet")
+            objects += [url.removesuffix(".fits") for url in urls]
+            for url in urls:
+                (folder / url).write_bytes(GOOD)
+        assert len(roots) > len(COLUMNS) - 2
+        found = described(indexed(folder, *roots))
+        assert {name: one[:3] for name, one in found.items()} == dict.fromkeys(objects, ("ok", None, len(GOOD)))
+
+    def test_column_without_meaning_is_one_line(self, keys: Path) -> None:
+        for name, column in (*TYPES.values(), ("last_modified", pa.array([1, 2]))):
             pq.write_table(pa.table({"url": ["good.fits", "odd.fits"], name: column}), keys)
-        except pa.ArrowException:
-            pytest.skip(f"Parquet holds no column of {column.type}")
-        rows = indexed(folder, f"@{keys}")
-        assert [(row["status"], row["size"]) for row in rows.values()] == [("ok", len(GOOD))] * 2
-
-    @pytest.mark.parametrize(("name", "column"), [*TYPES.values(), ("last_modified", pa.array([1, 2]))], ids=str)
-    def test_column_without_meaning_is_one_line(self, folder: Path, keys: Path, name: str, column: pa.Array) -> None:
-        pq.write_table(pa.table({"url": ["good.fits", "odd.fits"], name: column}), keys)
-        assert f"column {name} is " in listing_error(folder, f"@{keys}")
+            assert f"column {name} is " in listing_error(f"@{keys}")
 
     def test_column_url_of_any_text(self, folder: Path, keys: Path) -> None:
         names = pa.array(["good.fits", "good.fits"])
-        columns = (names.dictionary_encode(), names.cast(pa.large_string()), names.cast(pa.binary()))
-        for column in columns:
+        for column in (names.dictionary_encode(), names.cast(pa.large_string()), names.cast(pa.binary())):
             pq.write_table(pa.table({"url": column}), keys)
             assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["ok"]
+        pq.write_table(pa.table({"url": raw_text(b"good.fits", b"caf\xe9.fits")}), keys)
+        assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["unreadable", "ok"]
 
-    def test_column_url_that_names_nothing_is_one_line(self, folder: Path, keys: Path) -> None:
+    def test_column_url_that_names_nothing_is_one_line(self, keys: Path) -> None:
         for column, said in (
             (pa.array([[1]]), "column url is list"),
             (pa.array([{"url": "a"}]), "column url is struct"),
@@ -885,15 +327,14 @@ class TestKeyFiles:
             (pa.nulls(1), "row 1: column url is empty"),
         ):
             pq.write_table(pa.table({"url": column}), keys)
-            assert said in listing_error(folder, f"@{keys}")
-        pq.write_table(pa.table({"url": raw_text(b"good.fits", b"caf\xe9.fits")}), keys)
-        assert [row["status"] for row in indexed(folder, f"@{keys}").values()] == ["unreadable", "ok"]
-        pq.write_table(pa.table([names := pa.array(["a"]), names], names=["url", "url"]), keys)
-        assert "more than one column url" in listing_error(folder, f"@{keys}")
+            assert said in listing_error(f"@{keys}")
+        names = pa.array(["a"])
+        pq.write_table(pa.table([names, names], names=["url", "url"]), keys)
+        assert "more than one column url" in listing_error(f"@{keys}")
         pq.write_table(pa.table({"name": names}), keys)
-        assert "no column url" in listing_error(folder, f"@{keys}")
+        assert "no column url" in listing_error(f"@{keys}")
 
-    def test_damaged_parquet_is_one_line(self, folder: Path, keys: Path) -> None:
+    def test_damaged_parquet_is_one_line(self, keys: Path) -> None:
         """Bytes changed at random: whatever a file says, it is read, or one line says why not."""
         table = {"url": ["good.fits"] * 50, "size": [len(GOOD)] * 50, "etag": ["x"] * 50}
         pq.write_table(pa.table(table), keys)
