@@ -180,6 +180,8 @@ def index(job_file: str | None, as_json: bool, log_json: bool, performance_repor
             report = api.index(**arguments, client=client, progress=progress)
         except Interrupted as interrupted:
             report = interrupted.report
+            if report.version is None:  # nothing was walked, and there may be no catalogue
+                return fail("interrupted", INTERRUPTED)
         except StoreDownError as error:
             return fail(f"{error}; {_GOES_ON}", 1)
     if as_json:

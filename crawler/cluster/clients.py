@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -24,6 +25,9 @@ from crawler.stores.urls import one_line
 
 _CONNECT = 10
 """Seconds in which a scheduler must answer."""
+
+_WORKER_PROCESS = "Dask Worker process"
+"""What Dask calls processes of workers on this machine."""
 
 _DASHBOARD = 8787
 """Port where people look for Dask's dashboard."""
@@ -153,10 +157,16 @@ def loop_deaf_to_ctrl_c() -> Iterator[Any]:
     with _ctrl_c_later():
         runner = LoopRunner()
         runner.start()
+    before = set(multiprocessing.active_children())
     try:
         yield runner.loop
     finally:
         runner.stop()
+        # A worker whose start was interrupted: its cluster does not know of it, and it would fail when we exit.
+        for process in set(multiprocessing.active_children()) - before:
+            if process.name.startswith(_WORKER_PROCESS):
+                process.kill()
+                process.join()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 from distributed import Client
+from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 
 from crawler.context import abandon_run, release, set_rate_limit, stop_run, worker_context
@@ -36,7 +37,7 @@ _TELL = 2.0
 SIGTERM_SECONDS = 30.0
 """Seconds after a SIGTERM in which a worker of this machine still hands over its partition."""
 
-_LOST = (CancelledError, OSError, RuntimeError)
+_LOST = (CancelledError, ClosedClientError, OSError, RuntimeError)
 """What Dask raises where it cannot reach the scheduler; its CommClosedError and time-outs are OSErrors."""
 
 PAUSED_SECONDS = 3.0

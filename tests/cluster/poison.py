@@ -9,16 +9,16 @@ import os
 import signal
 from typing import Any
 
-from crawler import crawl
+from crawler import context
 
 
 def dask_setup(_worker: object) -> None:
     """Called by Dask as it starts a worker."""
-    walk_steps = crawl.walk_steps
+    walk_file = context.walk_file
 
-    def deadly(store: Any, ref: Any, *others: Any) -> Any:
+    def deadly(store: Any, ref: Any, *others: Any, **options: Any) -> Any:
         if "poison" in ref.url:
             os.kill(os.getpid(), signal.SIGSEGV)
-        return walk_steps(store, ref, *others)
+        return walk_file(store, ref, *others, **options)
 
-    crawl.walk_steps = deadly
+    context.walk_file = deadly

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from crawler import crawl, executors, run
+from crawler import context, executors, run
 from crawler.catalogue.reader import Catalogue
 from crawler.errors import ListingError, StoreUnavailableError
 from crawler.executors import InProcess
@@ -94,7 +94,7 @@ class Watched:
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Return the store that every crawl of the test lists and reads with."""
     store = Watched()
-    for module in (run, crawl):
+    for module in (run, context):
         monkeypatch.setattr(module, "open_store", lambda *_, **__: store)
     return store
 

@@ -318,7 +318,20 @@ def test_interrupted_in_the_listing_ends_without_a_catalogue(
         process.signal("SIGINT")
         process.wait_for("^stopping", "err", ACKNOWLEDGED)
         assert process.end(ENDED) == 130
+        assert process.out() == ""
+        assert process.err().splitlines()[-1] == "crawler: interrupted"
     assert not location.exists()
+
+
+@pytest.mark.parametrize("kind", ["SIGINT", "timeout"])
+def test_an_estimate_that_is_interrupted_leaves_nothing(tmp_path: Path, server: TricklingServer, kind: str) -> None:
+    with process_of(tmp_path, CRAWLER, "estimate", server.url("")) as process:
+        while not any(request.path == f"/{name}" for request in server.requests for name in HELD):
+            assert process.is_alive(), process.err()
+            time.sleep(0.02)
+        process.signal(kind)
+        assert process.end(ENDED) == 130
+        assert process.err().strip() == "crawler: interrupted"
 
 
 def test_log_json_tells_that_the_run_stops(tmp_path: Path, location: Path, server: TricklingServer) -> None:

@@ -151,7 +151,7 @@ class TestIndex:
 
     def test_interrupted(self, crawler: Run, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupted(*_: object, **__: object) -> Report:
-            raise Interrupted(Report("id", "file:///c", listed=5, interrupted=True))
+            raise Interrupted(Report("id", "file:///c", listed=5, version=1, interrupted=True))
 
         monkeypatch.setattr(api, "index", interrupted)
         ended = crawler("index", tree, "-c", "made")
