@@ -19,7 +19,7 @@ from crawler.interrupts import Interrupts, interruptible
 from crawler.job.crawl_job import CrawlJob, build_job, check_count
 from crawler.listing import list_roots
 from crawler.stores import Adapter, open_store
-from crawler.stores.urls import PathOrUrl
+from crawler.stores.urls import PathOrUrl, text_of
 from crawler.text import counted
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def index(
     processes = _check_workers(workers)
     job = build_job(
         roots,
-        catalogue,
+        text_of(catalogue),  # which `estimate` does without
         include=include,
         exclude=exclude,
         concurrency=concurrency,

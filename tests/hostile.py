@@ -84,9 +84,6 @@ HEADERS: dict[str, tuple[dict[str, str], str | None, datetime | None]] = {
     "etag-empty": ({"ETag": ""}, None, MODIFIED),
     "etag-tab": ({"ETag": '"a\tb"'}, None, MODIFIED),
     "etag-long": ({"ETag": '"' + "x" * 7_000 + '"'}, None, MODIFIED),
-    "size-huge": ({"Content-Range": "bytes 0-9/" + "9" * 30}, "own", MODIFIED),
-    "size-endless": ({"Content-Range": "bytes 0-9/" + "9" * 5_000}, "own", MODIFIED),
-    "size-of-words": ({"Content-Range": "bytes 0-9/all"}, "own", MODIFIED),
 }
 
 NO_TEXT = b"\xff\xfe"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from crawler.errors import UsageError
 from crawler.fits.policy import Costs, Goal, prices, read_policy
@@ -17,6 +17,8 @@ from crawler.job.scope import Scope
 from crawler.job.settings import Settings
 from crawler.stores.retry import Patience
 from crawler.stores.urls import PathOrUrl, scheme_of, text_of, texts_of
+
+Text = TypeVar("Text")
 
 Adapter = Literal["auto", "obstore", "fsspec"]
 
@@ -149,7 +151,7 @@ def build_job(
     figures = _check_mapping("costs", costs)
     return CrawlJob(
         roots=_check_roots(roots),
-        catalogue=_absolute("" if catalogue is None else text_of(catalogue)),
+        catalogue=_absolute("" if catalogue is None else _named("catalogue", text_of, catalogue)),
         include=None if include is None else _check_globs("include", include),
         exclude=_check_globs("exclude", exclude),
         storage_options=_check_mapping("storage_options", storage_options),
@@ -206,10 +208,18 @@ def _check_globs(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _check_roots(value: PathOrUrl | Iterable[PathOrUrl]) -> tuple[str, ...]:
-    roots = texts_of(value)
+    roots = _named("roots", texts_of, value)
     if not roots:
         raise UsageError("roots is empty: name a folder, a file or a URL")
     return roots
+
+
+def _named(name: str, convert: Callable[[Any], Text], value: Any) -> Text:
+    """Convert an argument, and name it in the error."""
+    try:
+        return convert(value)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
 
 
 def _absolute(catalogue: str) -> str:

@@ -7,7 +7,6 @@ import signal
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,7 @@ class TestKilledAfterTheListing:
 
         report = crawled(location, tree)
 
-        assert "vanished   1 files, deleted since they were listed" in summary(report)
+        assert "vanished   1 file, deleted since the listing" in summary(report)
         assert json.loads(as_json(report))["vanished"] == 1
 
     def test_an_older_row_of_what_vanished_stays_until_the_next_listing(self, location: Path, tree: Path) -> None:
@@ -299,7 +298,9 @@ def test_the_command_says_where_all_that_is_left_vanished(
     killed(location, night, "before commit", 1)
     for path in night.iterdir():
         path.unlink()
-    monkeypatch.setattr(api, "CrawlJob", partial(CrawlJob, settings=replace(LOW, reused_keys=1)))
+    build = api.build_job
+    low = replace(LOW, reused_keys=1)
+    monkeypatch.setattr(api, "build_job", lambda *args, **named: replace(build(*args, **named), settings=low))
     monkeypatch.setattr(sys, "argv", ["crawler", "index", str(night), "-c", str(location), "--workers", "0"])
 
     with pytest.raises(SystemExit) as ended:
@@ -307,5 +308,7 @@ def test_the_command_says_where_all_that_is_left_vanished(
 
     assert ended.value.code == 1
     out, err = capsys.readouterr()
-    assert "vanished   10 files, deleted since they were listed" in out
-    assert err == ("crawler: all 10 files to walk were deleted since they were listed; the same command lists again\n")
+    assert "vanished   10 files, deleted since the listing" in out
+    assert err == (
+        "crawler: all 10 files to walk were deleted since the listing; run the same command again to list again\n"
+    )

@@ -116,7 +116,7 @@ def test_no_such_bucket(ceph: S3Server, adapter: Adapter) -> None:
     [
         pytest.param("s3://not-there", "no such bucket", id="bucket"),
         pytest.param("s3://{bucket}/nothing", "no such object, and none below it", id="prefix"),
-        pytest.param("s3://Not_A_Name!/x", "not a name that S3 knows", id="name"),
+        pytest.param("s3://Not_A_Name!/x", "names no bucket that S3 can have", id="name"),
         pytest.param("s3://", "names no bucket", id="no-name"),
     ],
 )

@@ -143,7 +143,7 @@ class TestCredentials:
         ),
         pytest.param("s3://{bucket}/no", "cannot list {root}: no such object, and none below it", id="prefix"),
         pytest.param("s3://{bucket}/no/", "nothing found in {root}: there are no objects", id="folder"),
-        pytest.param("s3://Not_A_Name!/", "cannot list {root}: is not a name that S3 knows", id="name"),
+        pytest.param("s3://Not_A_Name!/", "cannot list {root}: names no bucket that S3 can have: Not_A_Name!", id="name"),
     ],
 )
 def test_nothing_there(crawler: Run, ceph: S3Server, bucket: str, root: str, said: str) -> None:
@@ -254,6 +254,7 @@ class TestEndpoint:
 
     def test_never_answers(self, crawler: Run, dead: Future[Timed]) -> None:
         ended, seconds = dead.result()
+        ended = ended._replace(err=ended.err.splitlines(keepends=True)[-1])  # below lines of progress
         assert re.fullmatch(
             r"cannot list s3://survey/: timed out \(http://127\.0\.0\.1:\d+\): check --endpoint-url and the network",
             refused(ended),

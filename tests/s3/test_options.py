@@ -72,6 +72,17 @@ class TestEndpoint:
             assert crawler("runs", catalogue, *where).code == 0
             assert crawler("vacuum", catalogue, *where).out == "deleted 0 files, 0 bytes\n"
 
+    def test_credentials_set_after_a_failure_are_used(
+        self, crawler: Run, moto: S3Server, monkeypatch: pytest.MonkeyPatch, data: str, catalogue: str
+    ) -> None:
+        at = ("--endpoint-url", moto.endpoint)
+        with monkeypatch.context() as without:
+            without.delenv("AWS_ACCESS_KEY_ID")
+            without.delenv("AWS_SECRET_ACCESS_KEY")
+            without.setenv("AWS_EC2_METADATA_DISABLED", "true")
+            assert crawler("info", catalogue, *at).code == 1
+        assert crawler("index", data, "-c", catalogue, "--workers", 0, *at).code == 0
+
     def test_serves_a_catalogue_of_local_files(self, crawler: Run, moto: S3Server, catalogue: str) -> None:
         Path("a.fits").write_bytes(FILE)
         ended = crawler("index", "a.fits", "-c", catalogue, "--workers", 0, "--endpoint-url", moto.endpoint)

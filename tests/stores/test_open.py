@@ -114,7 +114,7 @@ def test_adapter_on_request() -> None:
         pytest.param(lambda: open_store("nosuch://x"), "nosuch", id="unknown-scheme"),
         pytest.param(lambda: open_store("some/path"), "some/path", id="path"),
         pytest.param(lambda: open_store("ftp://x", adapter="obstore"), "ftp", id="not-of-obstore"),
-        pytest.param(lambda: open_store("http", adapter="obstore"), "http", id="web-not-of-obstore"),
+        pytest.param(lambda: open_store("http", {"x": 1}, adapter="obstore"), "x", id="option-of-web"),
         pytest.param(lambda: open_store("file", {"x": 1}, adapter="obstore"), "x", id="option"),
         pytest.param(lambda: open_store("file", {"x": 1}), "x", id="option-of-local"),
         pytest.param(lambda: open_store("file", adapter="other"), "other", id="adapter"),  # type: ignore[arg-type]  # what is tested

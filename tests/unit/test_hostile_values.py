@@ -33,9 +33,9 @@ from crawler.fits.units import Hdu
 from crawler.listing import list_roots
 from crawler.stores import Adapter, ObjectRef, open_store
 from crawler.stores.values import describe, writable
-from crawler.worker import partition as crawl
+from crawler.worker import context
 from crawler.worker.tables import tables_of
-from crawler.worker.walk import FileResult, walk_steps
+from crawler.worker.walk import FileResult, walk_file
 from tests.hostile import COLUMNS, GOOD, MODIFIED, NO_TEXT, TYPES, described, indexed, listing_error, raw_text
 from tests.s3.bucket_server import BucketServer
 
@@ -381,11 +381,11 @@ class TestRows:
         for number in range(9):
             (folder / f"{number}.fits").write_bytes(GOOD)
 
-        def faulty(store: Any, ref: ObjectRef, *more: Any) -> Any:
-            result = yield from walk_steps(store, ref, *more)
+        def faulty(store: Any, ref: ObjectRef, *more: Any, **named: Any) -> FileResult:
+            result = walk_file(store, ref, *more, **named)
             return made(ref) if ref.url.endswith(("/3.fits", "/8.fits")) else result
 
-        monkeypatch.setattr(crawl, "walk_steps", faulty)
+        monkeypatch.setattr(context, "walk_file", faulty)
         report = crawler.index(str(folder), str(tmp_path / "catalogue"))
         assert report.walked == {"ok": 7, "crashed": 2}
         found = Catalogue(str(tmp_path / "catalogue"))

@@ -188,7 +188,7 @@ class TestFolders:
     def test_store_without_folders(self) -> None:
         memory = obstore.store.MemoryStore()
         obstore.put(memory, "bucket/in/a.fits", b"x")
-        store = ObstoreStore(fallback=None, memory=memory)
+        store = ObstoreStore(memory)
         opened: Any = {"open_store": lambda _: store}
         assert urls(listing("memory://bucket", **opened)) == ["memory://bucket/in/a.fits"]
         assert urls(listing("memory://bucket/in", **opened)) == ["memory://bucket/in/a.fits"]

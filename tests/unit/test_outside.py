@@ -144,7 +144,7 @@ def test_a_removed_file_elsewhere_is_not_deleted(location: Path, log: CatalogueL
 
 
 FOLDERS = ["table=files", "table=hdus", "table=cards", "_delta_log", "_crawler"]
-FOLDERS += [f"_crawler/{name}" for name in ("listings", "runs", "quotes")]
+FOLDERS += [f"_crawler/{name}" for name in ("listings", "runs", "estimates")]
 
 
 class TestFoldersThatAreLinks:
@@ -224,7 +224,7 @@ class TestFilesThatAreLinks:
 
         assert [run.crawl for run in runs_of(log.folder)] == ["two"]
 
-    def test_of_quotes_are_not_read(self, location: Path, log: CatalogueLog, other: Path) -> None:
+    def test_of_estimates_are_not_read(self, location: Path, log: CatalogueLog, other: Path) -> None:
         quote = json.dumps({"fingerprint": "x"})
         log.folder.put(f"{ESTIMATES}/x.json", quote.encode())
         self.link(location, other, f"{ESTIMATES}/x.json")
