@@ -27,7 +27,7 @@ WALKER_VERSION = 2
 """Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``).
 
 2: a header ends only at a card whose keyword is END; repeated structural keywords count as in astropy and CFITSIO;
-NAXIS without a value is corrupt; a compressed file keeps the HDUs before a failure of the store.
+values of them that neither reads are corrupt; a compressed file keeps the HDUs before a failure of the store.
 """
 
 _GUESSED_BYTES = 4 * 2**20
