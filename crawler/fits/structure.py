@@ -37,7 +37,7 @@ _NAME = 10
 # Digits after a blank are part of the token, so that `1 0` is refused instead of read as 1 or as 10 (section 4.2.3). At
 # most 70 bytes follow the value indicator, so the match is bounded.
 _VALUE = re.compile(rb" *('(?:[^']|'')*'|[^ /\x00']+(?: +[0-9][^ /\x00']*)*)")
-_INTEGER = re.compile(r"\t*([+-]?[0-9]+)\.?\t*")
+_INTEGER = re.compile(r"\t*([+-]?[0-9]+)\t*")  # neither library reads `5.`
 _PLAIN_INTEGER = re.compile(rb" *([0-9]{1,18}) *(?:/|\Z)")
 
 _CACHED = 1000 * CARD
@@ -60,17 +60,16 @@ def parse_hdu(index: int, offset: int, header: bytes, end: bytes = _BLANK_END) -
     header : bytes
         Card images from the first up to, not including, END.
     end : bytes
-        The card image of END.
+        The card image of END, and the padding behind it: all of it where the header `is_doubtful`.
 
     Raises
     ------
     CorruptError
         A structural keyword is missing or nonsense, or the data unit would end beyond what 64 bits can name.
     """
-    names = b"".join([header[column::CARD] for column in range(_NAME)])
     cached = len(header) <= _CACHED
-    layout = (_layout_of if cached else _layout_of.__wrapped__)(names)
-    fell_back = layout.is_doubtful and (end != _BLANK_END or not header.isascii())
+    layout = _layout_of_header(header)
+    fell_back = layout.is_doubtful and not (end.startswith(_BLANK_END) and end.isascii() and header.isascii())
     if fell_back and layout.odd_end >= 0:  # see `find_end`
         at = CARD * layout.odd_end
         return parse_hdu(index, offset, header[:at], header[at : at + CARD])
@@ -94,6 +93,22 @@ def parse_hdu(index: int, offset: int, header: bytes, end: bytes = _BLANK_END) -
         gcount=described.gcount,
         header=header,
     )
+
+
+def is_doubtful(header: bytes) -> bool:
+    """Return whether what a header says depends on the reader of astropy, and so on all bytes of its blocks.
+
+    Parameters
+    ----------
+    header : bytes
+        Card images from the first up to, not including, END.
+    """
+    return _layout_of_header(header).is_doubtful
+
+
+def _layout_of_header(header: bytes) -> _Layout:
+    names = b"".join([header[column::CARD] for column in range(_NAME)])
+    return _layout_of(names) if len(header) <= _CACHED else _layout_of.__wrapped__(names)
 
 
 @dataclass(slots=True, eq=False)
@@ -288,8 +303,8 @@ class _Structure:
     right behind a keyword of up to six columns.
 
     Where a keyword is repeated, the Standard calls its value indeterminate. astropy's ``fits.open`` takes the last
-    card; but it falls back on a reader that takes the first where the header holds bytes over 0x7F, where its END
-    is odd, and for random groups. CFITSIO takes the first of BITPIX, NAXIS and NAXISn always. So both agree
+    card; but it falls back on a reader that takes the first where the blocks of the header hold a byte over 0x7F, where
+    its END is odd, and for random groups. CFITSIO takes the first of BITPIX, NAXIS and NAXISn always. So both agree
     on the first where astropy falls back. Elsewhere they agree on what astropy reads or not at all: then astropy is
     followed, which most files were tested with.
 

@@ -20,15 +20,15 @@ from dataclasses import dataclass, replace
 from crawler.errors import CorruptError, FormatError, NotFitsError, TruncatedError
 from crawler.fits.layouts import NOTHING, Guess
 from crawler.fits.policy import ReadPolicy
-from crawler.fits.structure import parse_hdu
-from crawler.fits.units import CARD, Hdu, Span, find_end, padded
+from crawler.fits.structure import is_doubtful, parse_hdu
+from crawler.fits.units import BLOCK, CARD, Hdu, Span, find_end, padded
 from crawler.text import plural
 
 WALKER_VERSION = 2
 """Raised when a fix changes what a walk finds, so that running again walks again (``files.walker_version``).
 
 2: a header ends only at a card whose keyword is END; repeated structural keywords count as in astropy and CFITSIO;
-NAXIS without a value is corrupt; a compressed file keeps the HDUs before a failure of the store.
+values of them that neither reads are corrupt; a compressed file keeps the HDUs before a failure of the store.
 """
 
 _GUESSED_BYTES = 4 * 2**20
@@ -189,12 +189,16 @@ class HeaderWalker:
         longest = self._limits.header_bytes
         end = find_end(data, base, base + self._searched)
         if 0 <= end <= base + longest - CARD:
-            return self._hdu(data[base:end], data[end : end + CARD])
-        if have >= longest:
+            header, rest = data[base:end], data[end : base + padded(end - base + CARD)]
+            # Which of repeated keywords counts may depend on the padding.
+            if (len(header) + len(rest)) % BLOCK == 0 or not is_doubtful(header):
+                return self._hdu(header, rest)
+        elif have >= longest:
             raise CorruptError(f"header of HDU {self._index} has no END within {longest} bytes", start)
+        else:
+            self._searched = have // CARD * CARD
         if at_end:
             raise TruncatedError(f"file ends at byte {size}, inside the header of HDU {self._index}", start)
-        self._searched = have // CARD * CARD
         return self._need(have)
 
     @property

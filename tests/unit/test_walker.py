@@ -54,6 +54,9 @@ PRIMARY_PLACE = Place("primary", 0, BLOCK, 0)
 MANDATORY = [entry("SIMPLE", True), entry("BITPIX", 8), entry("NAXIS", 0)]
 
 
+REPEATED = [*MANDATORY[:2], "NAXIS   = 1", "NAXIS1  = 5", "NAXIS1  = 3000"]
+
+
 def long_header(blocks: int) -> bytes:
     """Return a primary header of exactly so many blocks, END in the last card."""
     return header(*MANDATORY, *["COMMENT"] * (36 * blocks - 4))
@@ -108,6 +111,16 @@ def long_header(blocks: int) -> bytes:
             "indicator of XTENSION in column 10",
             PRIMARY + header("XTENSION = 'IMAGE'", *structure((5,), 8, first=b"")[1:]) + data_unit(5) + TABLE,
             [PRIMARY_PLACE, Place("IMAGE", BLOCK, 2 * BLOCK, 5), Place("BINTABLE", 3 * BLOCK, 4 * BLOCK, 3000)],
+        ),
+        case(
+            "repeated keyword, the last counts",
+            header(*REPEATED) + data_unit(3000) + TABLE,
+            [Place("primary", 0, BLOCK, 3000), Place("BINTABLE", 3 * BLOCK, 4 * BLOCK, 3000)],
+        ),
+        case(
+            "repeated keyword, padding that is not ASCII: the first counts",
+            header(*REPEATED, pad=b"\xff") + data_unit(5) + TABLE,
+            [Place("primary", 0, BLOCK, 5), Place("BINTABLE", 2 * BLOCK, 3 * BLOCK, 3000)],
         ),
         case("END twice", header(*MANDATORY, "END", end="END") + TABLE, [PRIMARY_PLACE, TABLE_PLACE]),
         case("END in all the padding", header(*MANDATORY, *["END"] * 32) + TABLE, [PRIMARY_PLACE, TABLE_PLACE]),
@@ -259,6 +272,8 @@ DATA = image_hdu((3000,))  # a block of header, 3000 bytes of data, 2760 bytes o
              "file ends inside the padding of the header of HDU 1 (byte 5759)"),
         case("header without padding", header(*MANDATORY, pad=None), 1, TruncatedError,
              "file ends inside the padding of the header of HDU 0 (byte 320)"),
+        case("padding that tells which of two keywords counts", header(*REPEATED)[:-1], 0, TruncatedError,
+             "file ends at byte 2879, inside the header of HDU 0 (byte 0)"),
         case("before the data", DATA[:BLOCK], 1, TruncatedError,
              "file ends 3000 bytes before the data of HDU 0 do (byte 2880)"),
         case("inside the data", DATA[: BLOCK + 2999], 1, TruncatedError,
