@@ -24,17 +24,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 import crawler
-from crawler.cli import estimate, options
+from crawler.cli import estimate, headers, options
 from crawler.cli.clusters import client_of
-from crawler.cli.program import program
-from crawler.errors import CrawlerError, FormatError, StoreDownError, UsageError
+from crawler.cli.program import fail, program
+from crawler.errors import CrawlerError, StoreDownError, UsageError
 from crawler.interrupts import interruptible
 from crawler.text import counted, plural
 
 if TYPE_CHECKING:
     from crawler.driver.report import Report
-    from crawler.headers import HeaderUnit
-    from crawler.stores import Adapter
 
 # Each command imports what it needs: `crawler --help` should not wait for Arrow, Delta and Dask.
 # And it prints, which nothing below it does.
@@ -109,15 +107,6 @@ def _settle_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def fail(message: str, code: int) -> int:
-    """Print one line that says what went wrong, and return the exit code."""
-    from crawler.stores.urls import one_line
-
-    with suppress(OSError):  # of standard error: the exit code says it still
-        print(f"crawler: {one_line(message, limit=2000)}", file=sys.stderr)
-    return code
-
-
 class _Commands(click.Group):
     """Commands that end with exit code 0 once the reader of their output has all that it wants: click exits with 1."""
 
@@ -150,6 +139,7 @@ def commands(context: click.Context) -> None:
 
 
 commands.add_command(estimate.command)
+commands.add_command(headers.command)
 
 
 def catalogue_argument(command: Command) -> Command:
@@ -272,67 +262,6 @@ def _shortcoming(report: Report) -> str | None:
             "the rows of files that no longer exist"
         )
     return None
-
-
-@commands.command()
-@click.argument("url")
-@click.option("--hdu", type=click.IntRange(0), help="Only this HDU; 0 is the primary.")
-@click.option("--keyword", multiple=True, help="Only cards of this keyword; may be given again.")
-@options.storage_flags
-@options.store_flag
-def headers(
-    url: str, hdu: int | None, keyword: tuple[str, ...], storage_options: dict[str, Any], store: Adapter | None
-) -> int:
-    """Print the headers of one FITS file, read from where it lies."""
-    from crawler import load_headers
-    from crawler.stores.urls import printable
-
-    wanted = {name.upper() for name in keyword}
-    found = False
-    count = 0
-    try:
-        for unit in load_headers(url, storage_options=storage_options, store=store or "auto"):
-            count += 1
-            if hdu is not None and unit.index < hdu:
-                continue
-            found |= _print_header(unit, wanted)
-            if hdu is not None:
-                break
-    except FormatError as fault:
-        return fail(f"{printable(url)}: {fault}", 1)
-    if hdu is not None and count <= hdu:
-        return fail(f"{printable(url)}: there is no HDU {hdu}, the file has {count}", 1)
-    if not found:
-        return fail(f"{printable(url)}: no card of {', '.join(sorted(wanted))}", 1)
-    return 0
-
-
-def _print_header(unit: HeaderUnit, wanted: set[str]) -> bool:
-    """Print one header, or those of its cards that are wanted; return whether anything was printed."""
-    from crawler.stores.urls import one_line
-
-    if not wanted:
-        place = f"header {unit.offset}+{unit.length}, data {unit.data_offset}+{unit.data_size}"
-        print(f"# HDU {unit.index} {one_line(unit.hdu.kind)}: {place}")
-        print("\n".join(one_line(text) for _, text in _card_lines(unit.hdu.header)))
-        return True
-    lines = [text for name, text in _card_lines(unit.hdu.header) if name.upper() in wanted]
-    for line in lines:
-        print(f"{unit.index}\t{one_line(line)}")
-    return bool(lines)
-
-
-def _card_lines(header: bytes) -> list[tuple[str, str]]:
-    """Return the keyword and the text of each card image; those of a CONTINUE run have the keyword of its first."""
-    from crawler.fits.cards import parse_cards
-    from crawler.fits.units import CARD
-
-    images = [header[at : at + CARD].decode("latin-1").rstrip() for at in range(0, len(header), CARD)]
-    cards = parse_cards([header]).select(["card", "keyword"]).to_pylist()
-    ends = [card["card"] for card in cards[1:]] + [len(images)]
-    return [
-        (card["keyword"], text) for card, end in zip(cards, ends, strict=True) for text in images[card["card"] : end]
-    ]
 
 
 @commands.command()

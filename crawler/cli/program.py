@@ -1,4 +1,4 @@
-"""What a shell runs this program by, so that every command that is printed can be run as it is printed."""
+"""How this program was started, so that printed commands can be run as printed; and how it says that it failed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 NAME = "crawler"
@@ -28,3 +29,12 @@ def program() -> str:
     if found is not None and started.samefile(found):
         return shlex.quote(started.name)
     return shlex.quote(sys.argv[0])
+
+
+def fail(message: str, code: int) -> int:
+    """Print one line that says what went wrong, and return the exit code."""
+    from crawler.stores.urls import one_line  # noqa: PLC0415 - `crawler --help` does without it
+
+    with suppress(OSError):  # of standard error: the exit code says it still
+        print(f"crawler: {one_line(message, limit=2000)}", file=sys.stderr)  # noqa: T201
+    return code

@@ -220,6 +220,12 @@ class _Estimator:
                 self._progress(EstimateProgress(listing.seen, listing.matched))
         self._listing_seconds = time.monotonic() - self._begun
 
+    def _prices(self) -> tuple[bool, tuple[float, float, float]]:
+        """Return whether the store charges, and the dollars for a request, a page of a listing and a byte."""
+        charged, costs = Budget(self._job).is_charged, self._job.costs
+        prices = costs.usd_per_request * charged, costs.usd_per_list * charged, costs.usd_per_gb / 1e9 * charged
+        return charged, prices
+
     def _estimate(self, listing: Listing, sample: Sample) -> Estimate:
         job, costs, census = self._job, self._job.costs, self._census
         requests, bytes_read, hdus, images = map(sample.total, ("requests", "bytes_read", "hdus", "images"))
@@ -239,10 +245,7 @@ class _Estimator:
         duration, limit = duration_of(
             self._bounds(requests, bytes_read, cpu_seconds, request_seconds), self._listing_seconds
         )
-        charged = Budget(job).is_charged
-        per_request, per_list, per_byte = (
-            price * charged for price in (costs.usd_per_request, costs.usd_per_list, costs.usd_per_gb / 1e9)
-        )
+        charged, (per_request, per_list, per_byte) = self._prices()
         lists = listing.requests
         spent_usd = (sample.requests + sample.retries) * per_request + lists * per_list + sample.bytes_read * per_byte
         return Estimate(

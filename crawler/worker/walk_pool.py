@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 from crawler.errors import CrawlerError, StoreError
 from crawler.stores.base import ByteRange, Fetched, ObjectRef, ObjectStore
-from crawler.worker.walk import Answers, FileResult, Read, Reads, read_in_turn
+from crawler.worker.file_walk import Answers, Reads
+from crawler.worker.walk import FileResult, Read, read_in_turn
 
 Walk: TypeAlias = Callable[[Read], FileResult]
 """The walk of one file. It reads through the function that it is given."""

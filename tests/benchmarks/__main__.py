@@ -23,7 +23,7 @@ from tests.benchmarks.measure import REPOSITORY
 from tests.benchmarks.parts import cards, catalogue, estimate, fleet, listing, load, peers, products
 from tests.benchmarks.parts.base import Counts, Section
 
-README = REPOSITORY / "README.md"
+README = REPOSITORY / "tests" / "benchmarks" / "README.md"
 
 _Part = Callable[[Path, Counts], Section]
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument(
         "--write-readme",
         action="store_true",
-        help=f"put the sections between {markdown.BEGIN} and its end in README.md, in place of older ones, and plot",
+        help="replace the sections of tests/benchmarks/README.md that were measured, and draw the figures",
     )
     arguments = parser.parse_args()
     wanted = list(parts) if arguments.only is None else arguments.only.split(",")
@@ -67,11 +67,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="buckets-", dir=arguments.scratch) as temporary:
             section = parts[name](Path(temporary), counts)
         print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-        print(f"\n{section.markdown(FOLDER.relative_to(REPOSITORY))}\n", flush=True)
+        print(f"\n{section.markdown(FOLDER.relative_to(README.parent))}\n", flush=True)
         sections.append(section)
     if arguments.write_readme:
         draw(figure for section in sections for figure in section.figures)
-        markdown.replace_in(README, [section.markdown(FOLDER.relative_to(REPOSITORY)) for section in sections])
+        markdown.replace_in(README, [section.markdown(FOLDER.relative_to(README.parent)) for section in sections])
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ class Nginx:
             lines = text[: text.rfind("\n") + 1].splitlines()
         self._read += sum(len(line) + 1 for line in lines)
         marks = [index for index, line in enumerate(lines) if _is_mark(line, begin) or _is_mark(line, end)]
-        return _traffic(lines[marks[0] + 1 : marks[-1]])
+        return traffic_of(lines[marks[0] + 1 : marks[-1]])
 
 
 def mark(endpoint: str, name: str) -> None:
@@ -141,7 +141,7 @@ def _is_mark(line: str, name: str) -> bool:
     return line.endswith(f" /-/mark?{name}")
 
 
-def _traffic(lines: list[str]) -> Traffic:
+def traffic_of(lines: list[str]) -> Traffic:
     kinds: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     body_bytes = 0

@@ -19,8 +19,9 @@ from crawler.fits.policy import ReadPolicy
 from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import EndOfFile, HeaderWalker, Limits
 from crawler.job.scope import Scope
+from crawler.worker.file_walk import Answers, Reads
 from crawler.worker.tables import tables_of
-from crawler.worker.walk import Answers, FileResult, Reads, walk_file, walk_steps
+from crawler.worker.walk import FileResult, walk_file, walk_steps
 from tests.fits_files import (
     BLOCK,
     CARD,

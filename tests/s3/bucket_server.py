@@ -20,7 +20,7 @@ _CODES = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 416:
 _LISTED_MODIFIED = parsedate_to_datetime(LAST_MODIFIED).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-class _Handler(RangeHandler):
+class BucketHandler(RangeHandler):
     """Answers as "GetObject", "HeadObject" and "ListObjectsV2" of the Amazon S3 API Reference say."""
 
     def answer(self) -> None:
@@ -87,7 +87,7 @@ class BucketServer(RangeServer):
         Status and error code that say so, and the region that they name; none if that is empty.
     """
 
-    handler = _Handler
+    handler = BucketHandler
 
     def __init__(self, objects: MutableMapping[str, Any] | None = None) -> None:
         super().__init__(objects)

@@ -32,7 +32,7 @@ from crawler.cluster import remote_client
 from crawler.job.crawl_job import CrawlJob
 from crawler.worker import partition as crawl
 from tests.fits_files import image_hdu
-from tests.s3.bucket_server import BucketServer, _Handler
+from tests.s3.bucket_server import BucketHandler, BucketServer
 from tests.s3.conftest import S3Server
 from tests.servers import Handler, RangeServer
 
@@ -66,7 +66,7 @@ def echoed(headers: Any, code: str, tail: str = "") -> bytes:
     return ECHO.format(code=code, key=key, token=headers.get("x-amz-security-token"), tail=tail).encode()
 
 
-class _Echo(_Handler):
+class _Echo(BucketHandler):
     def answer(self) -> None:
         name = self.path.partition("?")[0].rpartition("/")[2]
         if name in self.server.owner.says:

@@ -143,7 +143,9 @@ class TestCredentials:
         ),
         pytest.param("s3://{bucket}/no", "cannot list {root}: no such object, and none below it", id="prefix"),
         pytest.param("s3://{bucket}/no/", "nothing found in {root}: there are no objects", id="folder"),
-        pytest.param("s3://Not_A_Name!/", "cannot list {root}: names no bucket that S3 can have: Not_A_Name!", id="name"),
+        pytest.param(
+            "s3://Not_A_Name!/", "cannot list {root}: names no bucket that S3 can have: Not_A_Name!", id="name"
+        ),
     ],
 )
 def test_nothing_there(crawler: Run, ceph: S3Server, bucket: str, root: str, said: str) -> None:

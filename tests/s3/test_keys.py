@@ -9,7 +9,7 @@ import pytest
 
 from crawler.errors import ObjectChangedError, StoreError
 from crawler.stores import Adapter, ByteRange, ObjectRef, open_store
-from crawler.stores.s3.store import _UNNAMEABLE
+from crawler.stores.s3.store import UNNAMEABLE
 from tests.s3.conftest import S3Server
 from tests.s3.proxy import Proxy
 
@@ -146,7 +146,7 @@ CHARACTERS = [chr(number) for number in range(0x100)] + list("\u0301\u0394\u200b
 
 def test_obstore_sends_every_character_as_s3fs_does(moto: S3Server) -> None:
     told = {"Content-Range": "bytes 0-0/1", "ETag": '"e"', "Last-Modified": "Tue, 14 Nov 2023 22:13:20 GMT"}
-    keys = [f"a{char}b" for char in CHARACTERS if not _UNNAMEABLE.search(f"a{char}b")]
+    keys = [f"a{char}b" for char in CHARACTERS if not UNNAMEABLE.search(f"a{char}b")]
     assert len(keys) == len(CHARACTERS) - 33  # control characters; a slash within is none
     with Proxy(moto.endpoint) as proxy:
         proxy.answers = [(206, told, b"x")] * (2 * len(keys))

@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from tests.benchmarks.markdown import replace_in, table
-from tests.benchmarks.nginx import _traffic
+from tests.benchmarks.nginx import traffic_of
 from tests.benchmarks.products.all import PRODUCTS
 from tests.benchmarks.products.template import BLOCK
 
@@ -52,7 +52,7 @@ def test_requests_are_counted_from_the_log() -> None:
         "GET 501 50 /b?list-type=2&prefix=&start-after=a",
         "HEAD 404 0 /b/c.fits",
     ]
-    traffic = _traffic(log)
+    traffic = traffic_of(log)
     assert traffic.requests == 6
     assert traffic.kinds == {"GET": 3, "LIST": 2, "HEAD": 1}
     assert traffic.failed == {"404": 1}

@@ -15,6 +15,7 @@ import pytest
 
 from crawler.cli import commands
 from crawler.cli.program import program
+from crawler.demo import make_survey
 from tests.terminal import on_terminal
 
 ROOT = Path(__file__).parents[2]
@@ -94,8 +95,8 @@ class TestDemonstration:
 
 
 def commands_of_texts() -> list[str]:
-    """Return the command lines of the README, and of comments in the configurations."""
-    readme = (ROOT / "README.md").read_text()
+    """Return the command lines of both READMEs that show some, and of comments in the configurations."""
+    readme = (ROOT / "README.md").read_text() + (ROOT / "crawler" / "README.md").read_text()
     found = [line for block in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) for line in block.splitlines()]
     found += [" ".join(text.split()) for text in re.findall(r"`(crawler [^`]+)`", readme)]
     for path in (ROOT / "config").rglob("*.toml"):
@@ -121,6 +122,7 @@ def home(tmp_path: Path, tree: Path) -> Path:
     (tmp_path / "keys.txt").write_text(f"{tmp_path}/data/night0/exp000.fits\n")
     install(tmp_path / "bin")
     (tmp_path / "catalogue").symlink_to("my-catalogue")
+    make_survey(tmp_path / "crawler-demo" / "survey")
     return tmp_path
 
 

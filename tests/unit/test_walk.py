@@ -24,8 +24,9 @@ from crawler.fits.units import Hdu, Span
 from crawler.fits.walker import Limits
 from crawler.job.scope import Scope
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
-from crawler.worker import walk as walk_module
-from crawler.worker.walk import Answers, FileResult, Reads, hdus_of, walk_file, walk_steps
+from crawler.worker import file_walk
+from crawler.worker.file_walk import Answers, Reads
+from crawler.worker.walk import FileResult, hdus_of, walk_file, walk_steps
 from tests.fits_files import (
     BLOCK,
     BytesStore,
@@ -256,8 +257,8 @@ def test_a_bomb_is_walked_in_bounded_memory(compress: Any, bound: int, head: byt
 
 
 def test_a_bomb_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = walk_module.Decompressor
-    monkeypatch.setattr(walk_module, "Decompressor", lambda compression: whole(compression, max_bytes=5 * MiB))
+    whole = file_walk.Decompressor
+    monkeypatch.setattr(file_walk, "Decompressor", lambda compression: whole(compression, max_bytes=5 * MiB))
     result = walk(BytesStore(zeros(pack_gzip, image_hdu(), 100)))
     assert (result.status, len(result.hdus)) == ("corrupt", 1)
     assert result.error is not None

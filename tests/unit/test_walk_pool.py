@@ -18,7 +18,8 @@ from crawler.errors import StoreDownError, StoreError, StoreUnavailableError
 from crawler.fits.units import Hdu
 from crawler.stores.base import ByteRange, Fetched, ObjectRef
 from crawler.worker import walk_pool
-from crawler.worker.walk import FileResult, Read, Reads, walk_file
+from crawler.worker.file_walk import Reads
+from crawler.worker.walk import FileResult, Read, walk_file
 from crawler.worker.walk_pool import Walk, WalkPool
 from tests.fits_files import BytesStore, bintable_hdu, image_hdu, places, walk_bytes
 

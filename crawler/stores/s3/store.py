@@ -48,7 +48,7 @@ _CAUGHT = (obstore.exceptions.BaseError, OSError, ValueError)
 
 # What object_store calls a path: no control characters, no segment that is empty, "." or "..". It renames keys that
 # begin or end with a slash, and refuses the others. All other characters reach the wire as they are.
-_UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.{0,2}(?:/|$)")
+UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.{0,2}(?:/|$)")
 # Directory buckets have their own endpoints and sessions ("Directory buckets overview", Amazon S3 User Guide), which
 # botocore knows from the name.
 _DIRECTORY_BUCKET = "--x-s3"
@@ -132,7 +132,7 @@ class S3Store:
         size was not known; a second GET, through s3fs, where the answer has a header that obstore cannot read.
         """
         name, key = split(ref.url)
-        unnameable = _UNNAMEABLE.search(key) or len(key) > _LONGEST_KEY
+        unnameable = UNNAMEABLE.search(key) or len(key) > _LONGEST_KEY
         if not self._reads_by_obstore or unnameable or name.endswith(_DIRECTORY_BUCKET):
             return self._session.get(ref, span)
         if not key:
