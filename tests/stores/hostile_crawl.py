@@ -18,7 +18,7 @@ from crawler.job.crawl_job import CrawlJob
 from crawler.stores import Adapter
 from tests.stores.hostile import QUICK, options_of
 
-SECONDS = 4.0
+SECONDS = 8.0
 """Of each request. The machine may be busy: a file that is good must not be too slow."""
 
 PATIENCE = replace(QUICK, down_seconds=12.0)
